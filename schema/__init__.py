@@ -1,0 +1,1 @@
+"""What can I ask? The GraphQL schema, in Strawberry; no web framework, no database driver."""

@@ -1,0 +1,114 @@
+"""How are many small look-ups of one answer made one?
+
+A loader gathers the keys that are asked for in one turn of the event loop and reads them with one command. None keeps
+what it read: a context can be a WebSocket connection that lives for hours.
+"""
+
+from collections.abc import Callable, Coroutine, Iterable
+from typing import Any, TypeVar, cast
+
+from strawberry.dataloader import DataLoader
+
+from schema.context import Context
+from switchtower.engine.dead_letters import DeadLetter, DeadLetterFilter
+from switchtower.jobs import Job
+from switchtower.pages import Page
+from switchtower.workers import Worker
+
+__all__ = [
+    "Heavy",
+    "children_of",
+    "current_jobs",
+    "dead_letters",
+    "dead_letters_of",
+    "jobs",
+    "loader",
+    "queue_latencies",
+    "queue_throughputs",
+    "workers",
+]
+
+Heavy = frozenset[str]
+K = TypeVar("K")
+V = TypeVar("V")
+
+Read = Callable[[Context, list[K]], Coroutine[Any, Any, list[V]]]
+
+
+def loader(context: Context, read: Read[K, V]) -> DataLoader[K, V]:
+    """The context's loader for `read`, a function of the context and distinct keys that answers in their order."""
+    found = context.memo.get(read)
+    if found is None:
+
+        async def load(keys: list[K]) -> list[V]:
+            distinct = list(dict.fromkeys(keys))
+            answers = dict(zip(distinct, await read(context, distinct), strict=True))
+            return [answers[key] for key in keys]
+
+        found = context.memo[read] = DataLoader(load_fn=load, cache=False)
+    return cast("DataLoader[K, V]", found)
+
+
+def _all(heavies: Iterable[Heavy]) -> Heavy:
+    return frozenset().union(*heavies)
+
+
+async def jobs(context: Context, keys: list[tuple[str, Heavy]]) -> list[Job | None]:
+    """Jobs by our id; the second half of a key says which heavy fields are wanted."""
+    ids = list(dict.fromkeys(id for id, _ in keys))
+    found = await context.engine.jobs.get_many(ids, caller=context.caller, with_=_all(heavy for _, heavy in keys))
+    return [found.get(id) for id, _ in keys]
+
+
+async def children_of(context: Context, keys: list[tuple[str, int, Heavy]]) -> list[Page[Job]]:
+    """The first page of children of each parent, of the largest size that any of them is asked for."""
+    ids = list(dict.fromkeys(id for id, _, _ in keys))
+    size = max(size for _, size, _ in keys)
+    wanted = _all(heavy for _, _, heavy in keys)
+    found = await context.engine.jobs.children_of(ids, caller=context.caller, limit=size, with_=wanted)
+    return [_first(found[id], size) for id, size, _ in keys]
+
+
+def _first(page: Page[Job], size: int) -> Page[Job]:
+    if len(page.items) <= size:
+        return page
+    return Page(page.items[:size], page.cursors[:size], True, page.has_previous)
+
+
+async def dead_letters_of(context: Context, job_ids: list[str]) -> list[DeadLetter | None]:
+    """The newest dead letter of each job."""
+    found = await context.engine.dead_letters.for_jobs(job_ids, caller=context.caller)
+    return [found.get(id) for id in job_ids]
+
+
+async def dead_letters(context: Context, ids: list[str]) -> list[DeadLetter | None]:
+    """Dead letters by id."""
+    page = await context.engine.dead_letters.page(DeadLetterFilter(ids=ids), caller=context.caller, first=len(ids))
+    found = {entry.id: entry for entry in page.items}
+    return [found.get(id) for id in ids]
+
+
+async def workers(context: Context, ids: list[str]) -> list[Worker | None]:
+    """Workers by id."""
+    found = await context.engine.workers.get_many(ids)
+    return [found.get(id) for id in ids]
+
+
+async def current_jobs(context: Context, keys: list[tuple[str, Heavy]]) -> list[list[Job]]:
+    """The active jobs of each worker that the caller may see."""
+    ids = list(dict.fromkeys(id for id, _ in keys))
+    wanted = _all(heavy for _, heavy in keys)
+    found = await context.engine.workers.current_jobs(ids, caller=context.caller, with_=wanted)
+    return [found.get(id, []) for id, _ in keys]
+
+
+async def queue_latencies(context: Context, names: list[str]) -> list[int | None]:
+    """The age in milliseconds of each queue's oldest waiting job; None where none waits."""
+    found = await context.engine.queues.latency_ms(names)
+    return [found.get(name) for name in names]
+
+
+async def queue_throughputs(context: Context, names: list[str]) -> list[float | None]:
+    """How many jobs of each queue end in a minute."""
+    found = await context.engine.queues.throughput(names, caller=context.caller)
+    return [found.get(name) for name in names]

@@ -1,0 +1,47 @@
+"""How is something done to all jobs that match a filter?"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+
+from schema.context import Context
+from schema.resolvers.bounds import check_filter
+from schema.resolvers.streams import changes
+from switchtower.engine.bulk import BulkOperation
+from switchtower.events import Topic
+from switchtower.jobs import JobFilter
+
+__all__ = ["get", "start", "watch"]
+
+REFRESH_SECONDS = 1.0
+
+
+async def start(context: Context, verb: str, filter: JobFilter, *, dry_run: bool = False) -> BulkOperation:
+    """Starts `cancel`, `retry`, `promote` or `remove` of every job that matches now; `dry_run` only counts them.
+
+    Raises:
+        InvalidInput: a filter out of bounds.
+    """
+    check_filter(filter)
+    return await context.engine.bulk.start(verb, filter, caller=context.caller, dry_run=dry_run)
+
+
+async def get(context: Context, id: str) -> BulkOperation | None:
+    """The operation with this id."""
+    return await context.engine.bulk.get(id, caller=context.caller)
+
+
+async def watch(context: Context, id: str) -> AsyncGenerator[BulkOperation | None, None]:
+    """The operation now and as it goes on, to its end; None and the end where there is none."""
+    async with changes(context, Topic.BULK, id) as noticed:
+        shown: object = ...
+        while True:
+            operation = await get(context, id)
+            if operation != shown:
+                shown = operation
+                yield operation
+            if operation is None or operation.done:
+                return
+            await noticed.wait(REFRESH_SECONDS)
+            if noticed.ended:
+                return

@@ -1,0 +1,84 @@
+"""What can be asked of dead letters, and done to them?"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Sequence
+
+from schema.context import Context
+from schema.resolvers.bounds import MAX_TEXT, Listing, Window, bounded, check_ids, check_values
+from schema.resolvers.streams import follow
+from switchtower.engine.dead_letters import DeadLetter, DeadLetterFilter
+from switchtower.errors import InvalidInput, SwitchtowerError
+from switchtower.events import Event, Gap, Topic
+from switchtower.jobs import Enqueued
+from switchtower.pages import Count
+from switchtower.payloads import check_text
+
+__all__ = ["count", "events", "get", "page", "purge", "remove", "replay", "replay_all"]
+
+CENTURY_MS = 100 * 366 * 24 * 3600 * 1000
+
+
+async def get(context: Context, id: str) -> DeadLetter | None:
+    """The dead letter with this id."""
+    return await context.engine.dead_letters.get(id, caller=context.caller)
+
+
+async def page(context: Context, filter: DeadLetterFilter, part: Window) -> Listing[DeadLetter]:
+    """One page of the dead letters that match, newest first. Raises InvalidInput."""
+    _check(filter)
+    found = await context.engine.dead_letters.page(filter, caller=context.caller, **part.arguments)
+    return Listing(found, lambda: context.engine.dead_letters.count(filter, caller=context.caller))
+
+
+async def count(context: Context, filter: DeadLetterFilter) -> Count:
+    """How many dead letters match, up to a bound. Raises InvalidInput."""
+    _check(filter)
+    return await context.engine.dead_letters.count(filter, caller=context.caller)
+
+
+async def replay(context: Context, id: str, *, idempotency_key: str | None = None) -> Enqueued:
+    """Enqueues the job again as a new one; the dead letter stays and names it. The same key gives the same job.
+
+    Raises:
+        NotFound, Conflict (its unique key is held), InvalidInput.
+    """
+    if idempotency_key is not None:
+        check_text("idempotencyKey", idempotency_key, limit=512)
+    return await context.engine.dead_letters.replay(id, caller=context.caller, idempotency_key=idempotency_key)
+
+
+async def replay_all(context: Context, filter: DeadLetterFilter) -> tuple[int, list[SwitchtowerError]]:
+    """Replays the dead letters that match and were not replayed yet; answers with how many, and what went wrong.
+
+    At most a thousand, the oldest first: repeat it until it answers zero.
+    """
+    _check(filter)
+    replayed, errors = await context.engine.dead_letters.replay_all(filter, caller=context.caller)
+    return len(replayed), errors
+
+
+async def remove(context: Context, ids: Sequence[str]) -> int:
+    """Deletes dead letters; answers with how many there were. Raises InvalidInput."""
+    check_ids("ids", ids)
+    return await context.engine.dead_letters.remove(ids, caller=context.caller) if ids else 0
+
+
+async def purge(context: Context, *, older_than_ms: int) -> int:
+    """Deletes the dead letters that failed longer ago than this; answers with how many. Raises InvalidInput."""
+    bounded("olderThanMs", older_than_ms, 0, CENTURY_MS)
+    return await context.engine.dead_letters.purge(older_than_ms=older_than_ms, caller=context.caller)
+
+
+def events(context: Context, *, after: str | None = None) -> AsyncGenerator[Event | Gap, None]:
+    """Dead letters as they are made and replayed. Raises InvalidInput."""
+    return follow(context, Topic.DEAD_LETTER, lambda event: True, after=after)
+
+
+def _check(filter: DeadLetterFilter) -> None:
+    for field, values in (("queues", filter.queues), ("names", filter.names)):
+        check_values(f"filter.{field}", values)
+    if filter.text is not None:
+        check_text("filter.text", filter.text, limit=MAX_TEXT)
+    if filter.failed_after and filter.failed_before and filter.failed_after > filter.failed_before:
+        raise InvalidInput("filter.failedAfter", "lies behind failedBefore.")

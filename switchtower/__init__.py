@@ -1,0 +1,91 @@
+"""Switchtower: a GraphQL-first job queue on MongoDB.
+
+User code needs only what is named here: an `App` and its tasks, the context of a running job, and what a handler may
+raise. Everything is imported at first use, so that the command line starts fast.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from switchtower.callers import Caller
+    from switchtower.context import Cancel, Fail, JobContext, RetryAt, Snooze, Stop
+    from switchtower.errors import (
+        ConfigurationError,
+        Conflict,
+        InvalidInput,
+        InvalidTransition,
+        LeaseLost,
+        NotFound,
+        StoreUnavailable,
+        SwitchtowerError,
+    )
+    from switchtower.handlers import App, Task
+    from switchtower.jobs import Enqueued, Job, JobError, NewJob
+    from switchtower.retry import Backoff, BackoffKind
+    from switchtower.states import JobState
+
+__all__ = [
+    "App",
+    "Backoff",
+    "BackoffKind",
+    "Caller",
+    "Cancel",
+    "ConfigurationError",
+    "Conflict",
+    "Enqueued",
+    "Fail",
+    "InvalidInput",
+    "InvalidTransition",
+    "Job",
+    "JobContext",
+    "JobError",
+    "JobState",
+    "LeaseLost",
+    "NewJob",
+    "NotFound",
+    "RetryAt",
+    "Snooze",
+    "Stop",
+    "StoreUnavailable",
+    "SwitchtowerError",
+    "Task",
+    "__version__",
+]
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "callers": ("Caller",),
+    "context": ("Cancel", "Fail", "JobContext", "RetryAt", "Snooze", "Stop"),
+    "errors": (
+        "ConfigurationError",
+        "Conflict",
+        "InvalidInput",
+        "InvalidTransition",
+        "LeaseLost",
+        "NotFound",
+        "StoreUnavailable",
+        "SwitchtowerError",
+    ),
+    "handlers": ("App", "Task"),
+    "jobs": ("Enqueued", "Job", "JobError", "NewJob"),
+    "retry": ("Backoff", "BackoffKind"),
+    "states": ("JobState",),
+}
+_MODULE_OF = {name: module for module, names in _HOMES.items() for name in names}
+
+
+def __getattr__(name: str) -> Any:
+    module = _MODULE_OF.get(name)
+    if module is None:
+        raise AttributeError(f"module 'switchtower' has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"switchtower.{module}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

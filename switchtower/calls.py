@@ -1,0 +1,114 @@
+"""How is each task of an application called?"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import functools
+import inspect
+import logging
+from collections.abc import Awaitable, Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+from switchtower.arguments import Arguments
+from switchtower.context import JobContext
+from switchtower.handlers import App, HandlerKind, Task
+from switchtower.processes import Processes
+
+__all__ = ["Call", "Calls", "run_hooks"]
+
+logger = logging.getLogger("switchtower.worker")
+
+Runner = Callable[[JobContext, dict[str, Any]], Awaitable[Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One task, ready to be called: `run(context, arguments)` returns its result.
+
+    A handler in a thread cannot be interrupted: it is told through its context.
+    """
+
+    arguments: Arguments
+    run: Runner
+    timeout_ms: int | None
+    interruptible: bool
+
+
+class Calls:
+    """The calls of an application's tasks as they stand now, with its middleware around them.
+
+    Threads and processes are started when first needed. There are more threads than jobs at a time, since one that
+    ignores a stop keeps its thread.
+    """
+
+    def __init__(self, app: App, *, concurrency: int, processes: int) -> None:
+        self._app = app
+        self._threads = ThreadPoolExecutor(concurrency * 2 + 4, thread_name_prefix="switchtower-job")
+        self._processes = Processes(max(1, min(concurrency, processes)))
+        self.by_name = {name: self._call(task) for name, task in app.tasks.items()}
+
+    def close(self) -> None:
+        """Kills processes; lets go of threads, which end when their handler does."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
+        self._processes.close()
+
+    def _call(self, task: Task[..., Any]) -> Call:
+        run = self._bare(task)
+        if self._app.middlewares or self._app.hooks.start:
+            run = self._wrapped(run)
+        return Call(task.arguments, run, task.timeout_ms, task.kind is not HandlerKind.THREAD)
+
+    def _bare(self, task: Task[..., Any]) -> Runner:
+        function: Any = task.function
+        if task.kind is HandlerKind.ASYNC:
+            if task.arguments.takes_context:
+                return lambda context, arguments: function(context, **arguments)
+            return lambda context, arguments: function(**arguments)
+        if task.kind is HandlerKind.PROCESS:
+            return functools.partial(self._processes.call, task)
+
+        def in_thread(context: JobContext, arguments: dict[str, Any]) -> Awaitable[Any]:
+            positional = (context,) if task.arguments.takes_context else ()
+            call = functools.partial(contextvars.copy_context().run, function, *positional, **arguments)
+            return asyncio.get_running_loop().run_in_executor(self._threads, _contained, call)
+
+        return in_thread
+
+    def _wrapped(self, run: Runner) -> Runner:
+        middlewares = tuple(reversed(self._app.middlewares))
+        hooks = tuple(self._app.hooks.start)
+
+        async def wrapped(context: JobContext, arguments: dict[str, Any]) -> Any:
+            await run_hooks(hooks, context)
+
+            async def innermost() -> Any:
+                return await run(context, arguments)
+
+            call_next: Callable[[], Awaitable[Any]] = innermost
+            for middleware in middlewares:
+                call_next = functools.partial(middleware, context, call_next)
+            return await call_next()
+
+        return wrapped
+
+
+def _contained(call: Callable[[], Any]) -> Any:
+    try:
+        return call()
+    except StopIteration as error:
+        # A future refuses this one exception; the handler's failure would be lost with it.
+        raise RuntimeError("The handler raised StopIteration.") from error
+
+
+async def run_hooks(hooks: Iterable[Callable[..., Any]], *arguments: Any) -> None:
+    """Calls each hook in order; an error of one is logged and changes nothing else."""
+    for hook in hooks:
+        try:
+            answer = hook(*arguments)
+            if inspect.isawaitable(answer):
+                await answer
+        except Exception:
+            logger.exception("the hook %s failed", getattr(hook, "__qualname__", hook))

@@ -1,0 +1,115 @@
+"""How does `switchtower dev` run?"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from contextlib import suppress
+from pathlib import Path
+from typing import IO
+from urllib.parse import urlsplit
+
+from switchtower.cli.documents import WORKER_NAMES
+from switchtower.cli.live_line import LiveLine
+from switchtower.cli.output import print_json_line, print_text
+from switchtower.cli.places import child_environment
+from switchtower.cli.stack import Interrupted, Stack
+from switchtower.errors import SwitchtowerError
+
+__all__ = ["DEMO", "develop"]
+
+DEMO = "switchtower.demo:app"
+
+
+async def develop(
+    root: Path,
+    host: str,
+    port: int,
+    data_dir: Path,
+    mongodb_url: str | None,
+    arguments: list[str],
+    claim: IO[str],
+    *,
+    seeding: bool,
+    as_json: bool,
+) -> None:
+    """Starts the database, the server and the workers, shows what they do, and stops them at a signal.
+
+    `claim` is the file that tells others of the folder where the server is. Raises ConfigurationError when one of the
+    processes ends by itself.
+    """
+    url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
+    live_line = LiveLine(url, "demo" if seeding else arguments[0], quiet=as_json)
+    stack = Stack(mongodb_url=mongodb_url, data_dir=data_dir, on_line=live_line.line)
+    with suppress(Interrupted):
+        async with stack:
+            environment = child_environment(
+                root, mongodb_url=stack.mongodb_url, data_dir=str(data_dir), host=host, port=str(port)
+            )
+            await stack.start("server", "app", [], environment)
+            await stack.start("worker", "workers", arguments, environment)
+            await stack.ready()
+            claim.truncate(0)
+            claim.write(f"{os.getpid()} {url}")
+            claim.flush()
+            if as_json:
+                pids = {child.name: child.process.pid for child in stack.children}
+                print_json_line({"ready": True, "url": url, "mongodb_url": stack.mongodb_url, "pids": pids})
+            else:
+                await _banner(stack, url, data_dir, arguments[0])
+            await _until_stopped(stack, live_line, seeding=seeding)
+
+
+async def _until_stopped(stack: Stack, live_line: LiveLine, *, seeding: bool) -> None:
+    showing = asyncio.create_task(live_line.show())
+    seed = asyncio.create_task(_seed(stack.mongodb_url, live_line)) if seeding else None
+    try:
+        await stack.run()
+    finally:
+        for task in filter(None, (seed, showing)):
+            task.cancel()
+            with suppress(asyncio.CancelledError):
+                await task
+        live_line.line("dev", "Stopping: running jobs may finish; Ctrl-C again makes haste.")
+
+
+async def _seed(mongodb_url: str, live_line: LiveLine) -> None:
+    """Enqueues the demo's jobs."""
+    os.environ["SWITCHTOWER_MONGODB_URL"] = mongodb_url
+    from switchtower.demo import app, seed
+
+    try:
+        async with app:
+            await seed(app)
+    except SwitchtowerError as error:
+        live_line.line("demo", f"The demo's jobs could not be enqueued: {error.message}")
+
+
+async def _banner(stack: Stack, url: str, data_dir: Path, module: str) -> None:
+    if stack.mongodb is not None:
+        attached = "attached" if stack.mongodb.attached else f"{stack.mongodb.started_seconds:.1f} s"
+        where = f"MongoDB {stack.mongodb.version} embedded ({attached}) · data in {data_dir}/"
+    else:
+        where = f"MongoDB at {_host_of(stack.mongodb_url)}"
+    print_text(f" Switchtower · {where}")
+    print_text(f"   Playground  {url}/graphql")
+    print_text(f"   API         {url}/graphql       GraphQL over HTTP, WebSocket, SSE")
+    print_text("   Health      /livez /readyz     Metrics /metrics/prometheus     SDL /schema.graphql")
+    print_text(f"   Worker      {await _workers(url, module)}")
+    if module != DEMO:
+        print_text("   Try         switchtower enqueue TASK key=value --watch")
+    print_text("   Ctrl-C stops")
+
+
+async def _workers(url: str, module: str) -> str:
+    from switchtower.client import Client
+
+    name = "demo" if module == DEMO else module
+    async with Client(url) as client:
+        live = [w for w in (await client.execute(WORKER_NAMES))["workers"] if w["state"] == "LIVE"]
+    tasks = sorted({task for worker in live for task in worker["names"]})
+    return f"{name} ×{len(live)}: {', '.join(tasks) or 'no tasks yet'}"  # noqa: RUF001
+
+
+def _host_of(mongodb_url: str) -> str:
+    return urlsplit(mongodb_url).netloc.rpartition("@")[2]

@@ -1,0 +1,139 @@
+"""What can this queue do? One handle, one attribute a noun, one method a verb."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import socket
+
+from switchtower.clock import DatabaseClock
+from switchtower.engine.blockages import Blockage, BlockageKind, Blockages
+from switchtower.engine.bulk import Bulk, BulkOperation
+from switchtower.engine.claims import Claims
+from switchtower.engine.dead_letters import DeadLetter, DeadLetterFilter, DeadLetters
+from switchtower.engine.doctor import Finding, examine
+from switchtower.engine.effects import Effects
+from switchtower.engine.jobs import ErrorCluster, JobOrder, Jobs
+from switchtower.engine.queues import GroupCount, Queue, Queues
+from switchtower.engine.stats import MinuteBucket, Stats, Totals
+from switchtower.engine.upkeep import Retention, Upkeep
+from switchtower.engine.workers import Workers
+from switchtower.errors import ConfigurationError
+from switchtower.events import EventHub
+from switchtower.payloads import PAYLOAD_LIMIT
+from switchtower.store import changes
+from switchtower.store.collections import Store
+from switchtower.store.driver import connect, translate_errors
+from switchtower.store.indexes import create_indexes, missing_indexes
+
+__all__ = [
+    "Blockage",
+    "BlockageKind",
+    "BulkOperation",
+    "DeadLetter",
+    "DeadLetterFilter",
+    "Engine",
+    "ErrorCluster",
+    "Finding",
+    "GroupCount",
+    "JobOrder",
+    "MinuteBucket",
+    "Queue",
+    "Retention",
+    "Totals",
+]
+
+DEFAULT_DRIVER = "pymongo"
+
+
+@translate_errors
+class Engine:
+    """A connection to the queue. Make one per process and event loop with `Engine.connect`, and close it."""
+
+    def __init__(self, store: Store, *, url: str, payload_limit: int, retention: Retention) -> None:
+        self.url = url
+        self.holder = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
+        self.payload_limit = payload_limit
+        self._store = store
+        self._hub: EventHub | None = None
+        self.effects = Effects(store)
+        self.jobs = Jobs(store, self.effects, payload_limit)
+        self.claims = Claims(store, self.effects, payload_limit)
+        self.queues = Queues(store, self.effects)
+        self.workers = Workers(store, self.effects)
+        self.dead_letters = DeadLetters(store, self.jobs)
+        self.bulk = Bulk(store, self.effects, self.holder)
+        self.stats = Stats(store)
+        self.blockages = Blockages(store)
+        self.upkeep = Upkeep(store, self.effects, self.workers, self.bulk, retention)
+
+    @classmethod
+    async def connect(
+        cls,
+        url: str | None = None,
+        *,
+        database: str = "switchtower",
+        driver: str | None = None,
+        role: str = "client",
+        payload_limit: int = PAYLOAD_LIMIT,
+        retention: Retention | None = None,
+    ) -> Engine:
+        """Connects to MongoDB (`SWITCHTOWER_MONGODB_URL` when no URL is given) and checks that it can keep our promises.
+
+        `role` (server, worker, client) sets the timeouts. `driver` is pymongo or motor (`SWITCHTOWER_DRIVER`).
+
+        Raises: ConfigurationError (no URL, standalone, too old, weaker write concern), StoreUnavailable.
+        """
+        url = url or os.environ.get("SWITCHTOWER_MONGODB_URL")
+        if not url:
+            raise ConfigurationError(
+                "No database is configured: set SWITCHTOWER_MONGODB_URL, or run `switchtower dev`, which starts its own."
+            )
+        driver = driver or os.environ.get("SWITCHTOWER_DRIVER") or DEFAULT_DRIVER
+        opened = await connect(url, database=database, driver=driver, role=role)
+        return cls(Store(opened), url=url, payload_limit=payload_limit, retention=retention or Retention())
+
+    @property
+    def clock(self) -> DatabaseClock:
+        """The database's clock."""
+        return self._store.clock
+
+    @property
+    def database_name(self) -> str:
+        """The name of the database."""
+        return self._store.database.name
+
+    async def prepare(self) -> None:
+        """Creates the indexes that are missing; harmless to repeat."""
+        await create_indexes(self._store)
+
+    async def missing_indexes(self) -> list[str]:
+        """Which planned indexes are not there."""
+        return await missing_indexes(self._store)
+
+    async def ping(self) -> float:
+        """The round trip to the primary in seconds. Raises: StoreUnavailable."""
+        return await self._store.database.ping()
+
+    async def check(self) -> list[Finding]:
+        """What an operator should know about this database."""
+        return await examine(self._store)
+
+    def hub(self) -> EventHub:
+        """The process's one hub of events; it opens its stream on first use."""
+        if self._hub is None:
+            self._hub = EventHub(lambda after: changes.read(self._store, after=after))
+        return self._hub
+
+    @staticmethod
+    def is_cursor(text: str) -> bool:
+        """Whether a text has the form of an event cursor."""
+        return changes.is_cursor(text)
+
+    async def close(self) -> None:
+        """Ends the hub and background work, and closes the connections."""
+        if self._hub is not None:
+            await self._hub.close()
+        await self.bulk.close()
+        await self.effects.close()
+        await self._store.database.close()

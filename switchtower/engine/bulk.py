@@ -1,0 +1,260 @@
+"""How does one verb reach a million jobs without being forgotten half-way?
+
+A bulk operation is a document: the verb, the filter, a cut (jobs created later are not meant), and how far it came. It
+goes through the jobs in id order, a thousand at a time, and can be taken up by any process after a crash.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from pymongo import ReturnDocument
+from pymongo.errors import BulkWriteError, DuplicateKeyError, PyMongoError, WriteError
+
+from switchtower.callers import Caller
+from switchtower.engine.effects import Effects
+from switchtower.errors import InvalidInput
+from switchtower.ids import BULK, JOB, new_id
+from switchtower.jobs import JobFilter
+from switchtower.states import JobState
+from switchtower.store import jobs as job_commands
+from switchtower.store import leases, listing, transitions
+from switchtower.store.collections import Store
+from switchtower.store.driver import translate_errors
+from switchtower.store.guards import starts_from
+
+__all__ = ["VERBS", "Bulk", "BulkOperation"]
+
+Document = dict[str, Any]
+
+log = logging.getLogger(__name__)
+
+CHUNK = 1_000
+SAMPLE = 20
+TERM_MS = 15_000
+FIRST_ANSWER_SECONDS = 2.0
+VERBS = ("cancel", "retry", "promote", "remove")
+
+
+@dataclass(frozen=True, slots=True)
+class BulkOperation:
+    """How far a bulk operation came. `matched` jobs met the filter, `changed` were moved, `failed` refused (a unique
+    key held elsewhere). A dry run has no id: it only counted (up to 10,000) and sampled."""
+
+    id: str | None
+    verb: str
+    matched: int
+    exact: bool
+    changed: int
+    failed: int
+    done: bool
+    sample_ids: list[str]
+    actor: str
+    created_at: datetime
+    finished_at: datetime | None
+
+
+def _operation_from(d: Document) -> BulkOperation:
+    return BulkOperation(
+        d["_id"],
+        d["verb"],
+        d["matched"],
+        True,
+        d["changed"],
+        d["failed"],
+        d["done"],
+        d["sample"],
+        d["actor"],
+        d["created_at"],
+        d.get("finished_at"),
+    )
+
+
+@translate_errors
+class Bulk:
+    """The verbs on many jobs at once."""
+
+    def __init__(self, store: Store, effects: Effects, holder: str) -> None:
+        self._store = store
+        self._effects = effects
+        self._holder = holder
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def start(self, verb: str, filter: JobFilter, *, caller: Caller, dry_run: bool = False) -> BulkOperation:
+        """Applies a verb to every job that matches now and may make that transition.
+
+        A dry run changes nothing: it answers with how many match (up to 10,000) and a sample. Otherwise the answer comes
+        when all is done, or after two seconds, with the operation going on; `get` and its events tell how far.
+        """
+        if verb not in VERBS:
+            raise InvalidInput("verb", f"must be one of {', '.join(VERBS)}.")
+        match = {"$and": [listing.filter_document(filter, org=caller.org), self._states(verb)]}
+        now = self._store.clock.now()
+        sample = [
+            row["_id"]
+            for row in await self._store.jobs.find(match, {"_id": 1}, sort=[("_id", 1)], limit=SAMPLE).to_list(None)
+        ]
+        if dry_run:
+            value, exact = await listing.count(self._store, match, cap=10_000)
+            return BulkOperation(None, verb, value, exact, 0, 0, True, sample, caller.actor, now, None)
+        id = new_id(BULK)
+        document: Document = {
+            "_id": id,
+            "verb": verb,
+            "match": _stored(match),
+            "cut": new_id(JOB),
+            "after": "",
+            "matched": 0,
+            "changed": 0,
+            "failed": 0,
+            "done": False,
+            "sample": sample,
+            "actor": caller.actor,
+            "org": caller.org,
+            "created_at": now,
+            "event_seq": 1,
+            "event": {"1": {"type": "start", "at": now, "actor": caller.actor, "org": caller.owner}},
+        }
+        await self._store.bulk_operations.insert_one(document)
+        task = asyncio.create_task(self._run(id), name=f"bulk {id}")
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(asyncio.shield(task), FIRST_ANSWER_SECONDS)
+        found = await self.get(id, caller=caller)
+        assert found is not None
+        return found
+
+    async def get(self, id: str, *, caller: Caller) -> BulkOperation | None:
+        """The operation with this id; None when the caller sees none."""
+        match = {"_id": id} | ({} if caller.org is None else {"org": caller.org})
+        row = await self._store.bulk_operations.find_one(match)
+        return None if row is None else _operation_from(row)
+
+    async def resume(self) -> int:
+        """Takes up operations whose process died. Returns: how many were brought to their end."""
+        ended = 0
+        rows = await self._store.bulk_operations.find({"done": False}, {"_id": 1}, sort=[("_id", 1)], limit=20).to_list(None)
+        for row in rows:
+            await self._run(row["_id"])
+            ended += 1
+        return ended
+
+    async def close(self) -> None:
+        """Leaves what is under way to the next process."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    @staticmethod
+    def _states(verb: str) -> Document:
+        states = [state.value for state in JobState]
+        if verb == "cancel":
+            states = ["scheduled", "waiting", "blocked", "retrying", "active"]
+        elif verb != "remove":
+            condition = starts_from(verb)["state"]
+            states = condition["$in"] if isinstance(condition, dict) else [condition]
+        else:
+            states.remove("active")
+        return {"state": {"$in": states}}
+
+    async def _run(self, id: str) -> None:
+        duty = f"bulk {id}"
+        try:
+            while await leases.acquire(self._store, duty, self._holder, TERM_MS) is not None:
+                if await self._chunk(id):
+                    await self._store.leases.delete_one({"_id": duty})
+                    return
+        except PyMongoError as error:
+            log.warning("bulk operation %s is left to maintenance: %s", id, error)
+        except asyncio.CancelledError:
+            with contextlib.suppress(PyMongoError):
+                await leases.resign(self._store, duty, self._holder)
+            raise
+
+    async def _chunk(self, id: str) -> bool:
+        """One chunk; returns whether the operation is done.
+
+        A chunk that is repeated after a crash changes no job twice (moved jobs no longer match); those that the dead
+        process moved and did not get to count are missing from `changed`, never from the work.
+        """
+        operation = await self._store.bulk_operations.find_one({"_id": id})
+        if operation is None or operation["done"]:
+            return True
+        seen = operation["after"]
+        mark = f"{id}#{seen}"
+        ids_only = {"_id": {"$gt": seen, "$lte": operation["cut"]}}
+        match = {"$and": [_restored(operation["match"]), ids_only]}
+        rows = await self._store.jobs.find(match, {"outbox": 1}, sort=[("_id", 1)], limit=CHUNK).to_list(None)
+        ids = [row["_id"] for row in rows]
+        for row in rows:
+            if "outbox" in row and operation["verb"] in ("retry", "remove"):
+                await self._effects.relay(id=row["_id"])
+        failed = await self._apply(operation["verb"], ids, operation["actor"], mark) if ids else 0
+        changed = await self._store.jobs.count_documents({"_id": {"$in": ids}, "bulk": mark}) if ids else 0
+        done = len(rows) < CHUNK
+        self._effects.kick()
+        following = {"$add": ["$event_seq", 1]}
+        event = {"type": "end" if done else "progress", "at": "$$NOW", "actor": "$actor", "org": {"$ifNull": ["$org", ""]}}
+        await self._store.bulk_operations.find_one_and_update(
+            {"_id": id, "after": seen, "done": False},
+            [
+                {
+                    "$set": {
+                        "after": ids[-1] if ids else seen,
+                        "matched": {"$add": ["$matched", len(ids)]},
+                        "changed": {"$add": ["$changed", changed]},
+                        "failed": {"$add": ["$failed", failed]},
+                        "done": done,
+                        "finished_at": "$$NOW" if done else "$$REMOVE",
+                        "event_seq": following,
+                        "event": {"$arrayToObject": [[{"k": {"$toString": following}, "v": event}]]},
+                    }
+                }
+            ],
+            return_document=ReturnDocument.AFTER,
+        )
+        return done
+
+    async def _apply(self, verb: str, ids: list[str], actor: str, mark: str) -> int:
+        """Moves a chunk with one guarded write; where a unique key refuses one job, each job by itself. Returns: refused."""
+        pipeline = getattr(transitions, verb)(actor)
+        pipeline = [{"$set": {**pipeline[0]["$set"], "bulk": mark}}]
+        guard: Document = dict(self._states(verb))
+        if verb in ("retry", "remove"):
+            guard["outbox"] = {"$exists": False}
+        try:
+            await self._store.jobs.update_many({"_id": {"$in": ids}, **guard}, pipeline)
+        except (BulkWriteError, DuplicateKeyError, WriteError) as error:
+            if getattr(error, "code", None) != 11000:
+                raise
+            refused = 0
+            for id in ids:
+                try:
+                    await job_commands.move(self._store, verb, id, pipeline, guard=guard)
+                except job_commands.Duplicate:
+                    refused += 1
+            return refused
+        return 0
+
+
+def _stored(match: Any) -> Any:
+    """A filter with its `$` and `.` keys spelled so that it can be stored."""
+    if isinstance(match, dict):
+        return {"pairs": [[key, _stored(value)] for key, value in match.items()]}
+    if isinstance(match, list):
+        return {"items": [_stored(value) for value in match]}
+    return {"value": match}
+
+
+def _restored(stored: Document) -> Any:
+    if "pairs" in stored:
+        return {key: _restored(value) for key, value in stored["pairs"]}
+    if "items" in stored:
+        return [_restored(value) for value in stored["items"]]
+    return stored["value"]

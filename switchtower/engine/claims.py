@@ -1,0 +1,408 @@
+"""How do jobs get to workers, and their outcomes back?
+
+Every report carries the lease token of its claim; what does not match writes nothing. A claim or report whose answer
+was lost is resolved by reading what its token holds, never by repeating it blindly.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import defaultdict
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import orjson
+
+from switchtower.engine.effects import Effects
+from switchtower.errors import LeaseLost
+from switchtower.ids import lease_token
+from switchtower.jobs import ClaimedJob, ErrorKind, Job, JobError
+from switchtower.payloads import PAYLOAD_LIMIT, TEXT_LIMIT, check_value, truncated, truncated_text
+from switchtower.states import JobState
+from switchtower.store import changes, queues, transitions
+from switchtower.store import claims as commands
+from switchtower.store.claims import Statement
+from switchtower.store.collections import Store
+from switchtower.store.documents import claimed_from, job_from
+from switchtower.store.driver import translate_errors, unavailable
+from switchtower.workers import Outcome, OutcomeKind
+
+__all__ = ["Claims"]
+
+Document = dict[str, Any]
+
+FLOOR_SECONDS = 0.5
+CONTROLS_SECONDS = 0.5
+PROBE = 200
+READ_BACK_SECONDS = 20.0
+STATEMENT_JOBS = 500
+
+
+@dataclass(slots=True)
+class _Cursor:
+    """What this process knows of the head of one queue."""
+
+    hot: bool = False
+    floor: tuple[Any, ...] | None = None
+    floor_at: float = 0.0
+    probed_at: float = 0.0
+    controls: queues.Controls | None = None
+    controls_at: float = 0.0
+    served: frozenset[str] = field(default_factory=frozenset)
+
+
+@translate_errors
+class Claims:
+    """The verbs of workers."""
+
+    def __init__(self, store: Store, effects: Effects, payload_limit: int = PAYLOAD_LIMIT) -> None:
+        self._store = store
+        self._effects = effects
+        self._result_limit = payload_limit
+        self._queues: dict[str, _Cursor] = defaultdict(_Cursor)
+        self._turn = 0
+
+    async def claim(
+        self, worker_id: str, queues: Sequence[str], *, names: Sequence[str] | None = None, limit: int = 1
+    ) -> list[ClaimedJob]:
+        """Takes up to `limit` jobs, the first in claim order of the first queue that has any; queues take turns.
+
+        `names` are the handlers that the worker has (None: any). What is returned is under lease to the worker: start
+        it, or release it. Nothing is returned that was paused before this call.
+
+        Raises: StoreUnavailable when it cannot be known what was won; maintenance gives that back after the lease.
+        """
+        self._turn += 1
+        start = self._turn % len(queues)
+        for queue in [*queues[start:], *queues[:start]]:
+            won = await self._claim_from(queue, worker_id, names, limit)
+            if won:
+                return won
+        return []
+
+    async def _claim_from(self, queue: str, worker_id: str, names: Sequence[str] | None, limit: int) -> list[ClaimedJob]:
+        state = self._queues[queue]
+        now = time.monotonic()
+        if now - state.controls_at > CONTROLS_SECONDS:
+            await self._read_controls(queue, state)
+        controls = state.controls
+        assert controls is not None
+        if controls.paused:
+            return []
+        wanted = _names(names, controls.paused_names)
+        if wanted is not None and wanted.get("$in") == []:
+            return []
+        if now - state.probed_at > FLOOR_SECONDS and (names is not None or controls.paused_names):
+            state.probed_at = now
+            await self._probe(queue, names)
+        token = lease_token()
+        if limit == 1 or not state.hot:
+            row = await self._settled(
+                commands.claim_one(self._store, queue, names=wanted, token=token, worker_id=worker_id), token, worker_id
+            )
+            rows = [row] if isinstance(row, dict) else row or []
+            state.hot = bool(rows)
+        else:
+            rows = await self._batch(queue, state, wanted, limit, token, worker_id)
+        if not rows:
+            return []
+        await self._read_controls(queue, state)
+        return await self._allowed([claimed_from(row) for row in rows], state.controls)
+
+    async def _batch(
+        self, queue: str, state: _Cursor, names: Document | None, limit: int, token: str, worker_id: str
+    ) -> list[Document]:
+        now = time.monotonic()
+        if now - state.floor_at > FLOOR_SECONDS:
+            state.floor, state.floor_at = None, now
+        head = await commands.head(self._store, queue, limit, names=names, floor=state.floor)
+        if len(head.ids) < limit and state.floor is not None:
+            state.floor, state.floor_at = None, now
+            head = await commands.head(self._store, queue, limit, names=names)
+        state.hot = len(head.ids) > 1
+        if not head.ids:
+            return []
+        state.floor = head.last
+        won = await self._settled(
+            commands.claim_batch(self._store, head.ids, token=token, worker_id=worker_id), token, worker_id
+        )
+        if won == 0:
+            return []
+        rows = won if isinstance(won, list) else await self._read_back(token, worker_id)
+        place = {id: position for position, id in enumerate(head.ids)}
+        return sorted(rows, key=lambda row: place[row["_id"]])
+
+    async def _settled(self, claim: Any, token: str, worker_id: str) -> Any:
+        """The claim's answer; when the answer was lost, what its token holds."""
+        try:
+            return await claim
+        except Exception as error:
+            if not unavailable(error):
+                raise
+            return await self._read_back(token, worker_id)
+
+    async def _read_back(self, token: str, worker_id: str) -> list[Document]:
+        deadline = time.monotonic() + READ_BACK_SECONDS
+        while True:
+            try:
+                return await commands.read_back(self._store, token, worker_id)
+            except Exception as error:
+                if not unavailable(error) or time.monotonic() > deadline:
+                    raise
+                await asyncio.sleep(0.1)
+
+    async def _read_controls(self, queue: str, state: _Cursor) -> None:
+        state.controls_at = time.monotonic()
+        state.controls = (await queues.controls(self._store, [queue]))[queue]
+
+    async def _allowed(self, jobs: list[ClaimedJob], controls: queues.Controls | None) -> list[ClaimedJob]:
+        """Gives back what was paused before it was won: nothing starts on a check made before the pause."""
+        assert controls is not None
+        if not controls.paused and not controls.paused_names:
+            return jobs
+        held = [job for job in jobs if controls.paused or job.name in controls.paused_names]
+        if held:
+            await self.report([Outcome(job.id, job.token, OutcomeKind.RELEASE, started=False) for job in held])
+        return [job for job in jobs if job not in held]
+
+    async def _probe(self, queue: str, names: Sequence[str] | None) -> None:
+        """Parks jobs at the head that nobody may run now, so that nothing behind them waits and nobody meets them twice.
+
+        A cause may end while a job is parked for it: so, after parking, the causes are read again and what is free by
+        then is unparked. Whoever ends a cause changes it first and unparks second; one of the two always sees the other.
+        """
+        state = self._queues[queue]
+        mine = set(names or ())
+        controls = state.controls
+        assert controls is not None
+        while True:
+            foreign = {"$nin": sorted(mine - set(controls.paused_names))} if names is not None else {"$in": list(controls.paused_names)}
+            head = await commands.head(self._store, queue, PROBE, names=foreign)
+            if not head.ids:
+                return
+            served = await self._served(queue)
+            parked: dict[str, list[str]] = defaultdict(list)
+            for id, name in zip(head.ids, head.names, strict=True):
+                if name in controls.paused_names:
+                    parked["paused"].append(id)
+                elif served is not None and name not in served and name not in mine:
+                    parked["no_handler"].append(id)
+            for reason, ids in parked.items():
+                await self._store.jobs.update_many(
+                    {"_id": {"$in": ids}, "state": "waiting", "parked": None}, transitions.park(reason)
+                )
+            if not parked:
+                return
+            await self._read_controls(queue, state)
+            controls = state.controls
+            served = await self._served(queue)
+            for reason, ids in parked.items():
+                met = dict(zip(head.ids, head.names, strict=True))
+                if reason == "paused":
+                    free = [id for id in ids if met[id] not in controls.paused_names]
+                else:
+                    free = [id for id in ids if served is None or met[id] in served]
+                if free:
+                    await self._store.jobs.update_many(
+                        {"_id": {"$in": free}, "state": "waiting", "parked": reason}, transitions.unpark()
+                    )
+            if sum(len(ids) for ids in parked.values()) < len(head.ids) or len(head.ids) < PROBE:
+                return
+
+    async def _served(self, queue: str) -> set[str] | None:
+        """The handlers that live workers of a queue have; None when one of them takes any name."""
+        rows = await self._store.workers.find(
+            {"state": {"$in": ["live", "draining"]}, "queues": queue}, {"names": 1}
+        ).to_list(None)
+        if any(not row["names"] for row in rows):
+            return None
+        return {name for row in rows for name in row["names"]}
+
+    async def start(self, jobs: Iterable[ClaimedJob | tuple[str, str]]) -> set[str]:
+        """Marks runs as begun and charges their attempts. Returns: the ids whose lease is lost; stop those."""
+        by_token: dict[str, list[str]] = defaultdict(list)
+        for job in jobs:
+            id, token = (job.id, job.token) if isinstance(job, ClaimedJob) else job
+            by_token[token].append(id)
+        statements = [
+            Statement("start", token, ids, transitions.start(), {"started": {"$ne": True}}) for token, ids in by_token.items()
+        ]
+        if await commands.flush(self._store, statements):
+            return set()
+        tokens = {id: token for token, ids in by_token.items() for id in ids}
+        rows = await self._store.jobs.find({"_id": {"$in": list(tokens)}}, {"token": 1, "started": 1}).to_list(None)
+        held = {row["_id"] for row in rows if row.get("token") == tokens[row["_id"]]}
+        return set(tokens) - held
+
+    async def report(self, outcomes: Sequence[Outcome]) -> set[str]:
+        """Writes how runs ended, in one command.
+
+        Repeating a report is harmless: what landed is recognised by the token that its attempt row keeps.
+        Returns: the ids that were fenced off, because their lease was no longer the reporter's.
+        """
+        if not outcomes:
+            return set()
+        lines = [Statement("log", o.token, [o.job_id], transitions.log(_lines(o.logs))) for o in outcomes if o.logs]
+        lines += [
+            Statement("progress", o.token, [o.job_id], transitions.progress(truncated(o.progress, limit=TEXT_LIMIT)))
+            for o in outcomes
+            if o.progress is not ...
+        ]
+        if lines:
+            await commands.flush(self._store, lines)
+        whole = True
+        for chunk in _chunks(self._statements(outcomes)):
+            whole &= await commands.flush(self._store, chunk)
+        self._effects.kick()
+        if whole:
+            return set()
+        tokens = {outcome.job_id: outcome.token for outcome in outcomes}
+        return set(tokens) - await commands.winners(self._store, tokens) - await self._released(outcomes)
+
+    async def _released(self, outcomes: Sequence[Outcome]) -> set[str]:
+        """Jobs that were given back unstarted keep no attempt row; whoever holds them now, nothing was lost."""
+        return {outcome.job_id for outcome in outcomes if outcome.kind is OutcomeKind.RELEASE and not outcome.started}
+
+    def _statements(self, outcomes: Sequence[Outcome]) -> list[Statement]:
+        """Groups equal outcomes of one claim into one statement."""
+        groups: dict[tuple[Any, ...], Statement] = {}
+        statements = []
+        for outcome in outcomes:
+            if outcome.kind is OutcomeKind.COMPLETE and outcome.result is None:
+                ran = _rounded(outcome.ran_ms)
+                key: tuple[Any, ...] = (outcome.token, ran)
+            elif outcome.kind is OutcomeKind.RELEASE:
+                key = (outcome.token, "release")
+            else:
+                statements.append(self._statement(outcome))
+                continue
+            group = groups.get(key)
+            if group is None or len(group.ids) >= STATEMENT_JOBS:
+                groups[key] = group = self._statement(outcome)
+                statements.append(group)
+            else:
+                group.ids.append(outcome.job_id)
+        return statements
+
+    def _statement(self, o: Outcome) -> Statement:
+        match o.kind:
+            case OutcomeKind.COMPLETE:
+                result: Any = transitions.literal(truncated(o.result, limit=self._result_limit)) if o.result is not None else None
+                verb, pipeline = "complete", transitions.complete(o.token, _rounded(o.ran_ms) if result is None else o.ran_ms, result)
+            case OutcomeKind.FAIL:
+                verb, pipeline = "backoff", transitions.fail(o.token, o.ran_ms, _error(o), wait_ms=o.wait_ms, fatal=False)
+            case OutcomeKind.BURY:
+                verb, pipeline = "bury", transitions.fail(o.token, o.ran_ms, _error(o), wait_ms=0, fatal=True)
+            case OutcomeKind.EXPIRE:
+                verb, pipeline = "bury", transitions.fail(o.token, o.ran_ms, _error(o), wait_ms=0, fatal=True, outcome="expired")
+            case OutcomeKind.RETRY_AT:
+                verb, pipeline = "backoff", transitions.fail(o.token, o.ran_ms, _error(o), wait_ms=o.wait_ms, fatal=False)
+            case OutcomeKind.SNOOZE:
+                verb, pipeline = "snooze", transitions.give_back("snooze", o.token, wait_ms=o.wait_ms)
+            case OutcomeKind.RELEASE:
+                verb, pipeline = "release", transitions.give_back("release", o.token)
+            case OutcomeKind.ABORT:
+                verb, pipeline = "abort", transitions.abort(o.token, o.ran_ms)
+        return Statement(verb, o.token, [o.job_id], pipeline)
+
+    async def report_one(self, outcome: Outcome, *, org: str | None = None) -> Job:
+        """Writes how one run ended and returns the job after it; a repeat by the winner gets the same answer.
+
+        Raises: LeaseLost; nothing was written then.
+        """
+        scope = {} if org is None else {"org": org}
+        statement = self._statement(outcome)
+        filter = {**statement.document()["q"], **scope}
+        row = await self._store.jobs.find_one_and_update(filter, statement.pipeline, return_document=True)
+        if row is not None:
+            self._effects.kick()
+            return job_from(row)
+        if outcome.job_id in await commands.winners(self._store, {outcome.job_id: outcome.token}):
+            row = await self._store.jobs.find_one({"_id": outcome.job_id, **scope})
+            if row is not None:
+                return job_from(row)
+        raise LeaseLost(outcome.job_id)
+
+    async def leased(self, job_id: str, token: str) -> Job:
+        """The job that this token holds. Raises: LeaseLost."""
+        row = await self._store.jobs.find_one({"_id": job_id, "state": "active", "token": token})
+        if row is None:
+            raise LeaseLost(job_id)
+        return job_from(row)
+
+    async def progress(self, job_id: str, token: str, progress: Any) -> None:
+        """Sets the progress of a running job, and tells subscribers. Raises: InvalidInput, LeaseLost."""
+        check_value("progress", progress, limit=TEXT_LIMIT)
+        await self._fenced(Statement("progress", token, [job_id], transitions.progress(progress)))
+
+    async def log(self, job_id: str, token: str, lines: Sequence[tuple[str, str]]) -> None:
+        """Appends (level, line) pairs to a running job's log; the last 1,000 are kept. Raises: LeaseLost."""
+        await self._fenced(Statement("log", token, [job_id], transitions.log(_lines(lines))))
+
+    async def _fenced(self, statement: Statement) -> None:
+        if not await commands.flush(self._store, [statement]):
+            raise LeaseLost(statement.ids[0])
+
+    async def cancel_requests(self, worker_id: str) -> set[str]:
+        """The worker's active jobs that somebody asked to stop."""
+        match = {"worker_id": worker_id, "state": "active", "cancel_requested_at": {"$exists": True}}
+        return {row["_id"] async for row in self._store.jobs.find(match, {"_id": 1})}
+
+    async def active_count(self, worker_id: str) -> int:
+        """How many jobs a worker holds now."""
+        return int(await self._store.jobs.count_documents({"worker_id": worker_id, "state": JobState.ACTIVE.value}))
+
+    def wakes(self, queues: Sequence[str]) -> AsyncIterator[str]:
+        """Yields the name of a queue ("" when it may be any) whenever one of its jobs may have become claimable.
+
+        Raises: StoreUnavailable, HistoryLost: open it again, and claim once without being woken.
+        """
+        return changes.wakes(self._store, queues)
+
+
+def _names(names: Sequence[str] | None, paused: Sequence[str]) -> Document | None:
+    if names is not None:
+        return {"$in": [name for name in names if name not in paused]}
+    return {"$nin": list(paused)} if paused else None
+
+
+def _rounded(ms: int) -> int:
+    """Run times of jobs without a result in steps that let equal outcomes share a write: at most 5 % off."""
+    if ms < 20:
+        return ms
+    step = max(1, 10 ** (len(str(ms)) - 2) // 2)
+    return ms // step * step
+
+
+def _error(outcome: Outcome) -> JobError:
+    error = outcome.error or JobError(ErrorKind.EXCEPTION, "Error", "no reason was given")
+    stack = None if error.stack is None else truncated_text(error.stack, limit=16 * 1024)
+    return JobError(error.kind, truncated_text(error.type, limit=256), truncated_text(error.message), stack, error.fingerprint)
+
+
+def _lines(lines: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
+    return [(level[:16], truncated_text(line)) for level, line in lines]
+
+
+def _chunks(statements: list[Statement], limit: int = 8 * 1024 * 1024) -> Iterable[list[Statement]]:
+    """Statements in commands of at most 8 MiB and 1,000 statements (the server takes 48 MB and 100,000)."""
+    chunk: list[Statement] = []
+    size = 0
+    for statement in statements:
+        bulk = _size(statement.pipeline)
+        if chunk and (size + bulk > limit or len(chunk) >= 1_000):
+            yield chunk
+            chunk, size = [], 0
+        chunk.append(statement)
+        size += bulk
+    if chunk:
+        yield chunk
+
+
+def _size(pipeline: Sequence[Mapping[str, Any]]) -> int:
+    result = pipeline[-1]["$set"].get("result")
+    return 4_000 + (len(orjson.dumps(result, default=str)) if result is not None else 0)
+
+

@@ -1,0 +1,238 @@
+"""How does a job come into being, exactly once whatever happens to the answer?
+
+Concurrent calls of one event-loop turn share one insert. Ids are made before the first try, so a repeated insert finds
+itself; caller's ids, idempotency keys and unique keys are unique indexes, so a duplicate is an answer, not a race.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from switchtower.callers import Caller
+from switchtower.errors import Conflict, InvalidInput, InvalidTransition, NotFound, StoreUnavailable, SwitchtowerError
+from switchtower.ids import JOB, new_id
+from switchtower.jobs import Deduplication, Enqueued, NewJob
+from switchtower.states import FINAL, JobState
+from switchtower.store import jobs as commands
+from switchtower.store import outbox, transitions
+from switchtower.store.collections import Store
+from switchtower.store.documents import job_document, job_from
+from switchtower.store.driver import unavailable
+
+__all__ = ["Enqueuer"]
+
+Document = dict[str, Any]
+
+PATIENCE_SECONDS = 5.0
+BATCH = 1_000
+FLIGHTS = 2
+
+
+class Enqueuer:
+    """Turns NewJobs into documents and inserts them, many in one command."""
+
+    def __init__(self, store: Store, payload_limit: int) -> None:
+        self._store = store
+        self._payload_limit = payload_limit
+        self._pending: list[tuple[Document, asyncio.Future[str | None]]] = []
+        self._flights = 0
+        self._scheduled = False
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def enqueue(self, new: NewJob, *, caller: Caller, session: Any = None) -> Enqueued:
+        """Creates one job, or finds the one that an earlier equal call created.
+
+        Raises: InvalidInput; NotFound for an unknown parent or dependency; InvalidTransition for a parent that is final;
+            Conflict for a duplicate inside the caller's own transaction; StoreUnavailable with an unknown outcome.
+        """
+        new.check(payload_limit=self._payload_limit)
+        if session is not None:
+            return await self._within(session, new, caller)
+        if new.parent_id is not None or new.depends_on:
+            return await self._linked(new, caller)
+        document = self._document(new, caller)
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[str | None] = loop.create_future()
+        self._pending.append((document, future))
+        if not self._scheduled and self._flights < FLIGHTS:
+            self._scheduled = True
+            loop.call_soon(self._take_off)
+        return await self._answer(document, await future)
+
+    async def enqueue_many(self, news: Sequence[NewJob], *, caller: Caller) -> list[Enqueued | SwitchtowerError]:
+        """Creates many jobs; every item gets its own answer, in order."""
+        answers: list[Enqueued | SwitchtowerError | None] = [None] * len(news)
+        documents: list[tuple[int, Document]] = []
+        for position, new in enumerate(news):
+            try:
+                new.check(payload_limit=self._payload_limit)
+                if new.parent_id is not None or new.depends_on:
+                    answers[position] = await self._linked(new, caller)
+                else:
+                    documents.append((position, self._document(new, caller)))
+            except SwitchtowerError as error:
+                answers[position] = error
+        for start in range(0, len(documents), BATCH):
+            chunk = documents[start : start + BATCH]
+            try:
+                refused = await self._insert([document for _, document in chunk])
+            except StoreUnavailable as error:
+                for position, _ in chunk:
+                    answers[position] = error
+                continue
+            for offset, (position, document) in enumerate(chunk):
+                try:
+                    answers[position] = await self._answer(document, refused.get(offset))
+                except SwitchtowerError as error:
+                    answers[position] = error
+        return [answer for answer in answers if answer is not None]
+
+    def _document(self, new: NewJob, caller: Caller, *, id: str | None = None, pending: list[str] | None = None) -> Document:
+        return job_document(
+            new,
+            id=id or new_id(JOB),
+            org=caller.owner,
+            app=caller.app,
+            actor=caller.actor,
+            now_ms=self._store.clock.now_ms(),
+            pending=pending or [],
+        )
+
+    def _take_off(self) -> None:
+        self._scheduled = False
+        while self._pending and self._flights < FLIGHTS:
+            batch, self._pending = self._pending[:BATCH], self._pending[BATCH:]
+            self._flights += 1
+            task = asyncio.ensure_future(self._fly(batch))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    async def _fly(self, batch: list[tuple[Document, asyncio.Future[str | None]]]) -> None:
+        try:
+            refused = await self._insert([document for document, _ in batch])
+            for position, (_, future) in enumerate(batch):
+                if not future.done():
+                    future.set_result(refused.get(position))
+        except BaseException as error:
+            for _, future in batch:
+                if not future.done():
+                    future.set_exception(error if isinstance(error, Exception) else StoreUnavailable())
+            if not isinstance(error, Exception):
+                raise
+        finally:
+            self._flights -= 1
+            self._take_off()
+
+    async def _insert(self, documents: list[Document]) -> dict[int, str]:
+        """Inserts until the outcome is known, for at most `PATIENCE_SECONDS`; an own earlier landing is success."""
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        while True:
+            try:
+                refused = await commands.insert_many(self._store, documents)
+                return {position: index for position, index in refused.items() if index != "_id"}
+            except Exception as error:
+                if not unavailable(error):
+                    raise
+                if time.monotonic() > deadline:
+                    raise StoreUnavailable(
+                        "The database did not confirm the enqueue; it may have happened. Repeat it with the same "
+                        "idempotencyKey or jobId to get exactly one job."
+                    ) from error
+                await asyncio.sleep(0.05)
+
+    async def _answer(self, document: Document, refused: str | None) -> Enqueued:
+        """The job that was created, or the one that holds what the insert was refused for."""
+        for _ in range(20):
+            if refused is None:
+                return Enqueued(job_from(document))
+            holder = await self._holder(document, refused)
+            if holder is not None:
+                if holder["_id"] == document["_id"]:
+                    return Enqueued(job_from(document))
+                reason = {
+                    "custom_id": Deduplication.JOB_ID,
+                    "idempotency_key": Deduplication.IDEMPOTENCY_KEY,
+                    "unique_hold": Deduplication.UNIQUE_KEY,
+                }[refused]
+                return Enqueued(job_from(holder), reason)
+            refused = (await self._insert([document])).get(0)
+        raise Conflict("The key changed hands twenty times while this job was being enqueued; try again.")
+
+    async def _holder(self, document: Document, index: str) -> Document | None:
+        """Who holds the key, unless its time has passed: then it is let go, and None says to try again."""
+        match = {"org": document["org"], index: document[index]}
+        if index == "custom_id":
+            match["queue"] = document["queue"]
+        holder: Document | None = await self._store.jobs.find_one(match)
+        if holder is None:
+            return None
+        now = self._store.clock.now()
+        over = holder.get("idempotency_until" if index == "idempotency_key" else "unique_until")
+        final = holder["state"] in FINAL or holder["state"] == "removed"
+        if over is not None and over <= now and (index == "idempotency_key" or final):
+            await commands.let_go(self._store)
+            still: Document | None = await self._store.jobs.find_one({**match, "_id": holder["_id"]}, {"_id": 1})
+            return holder if still else None
+        return holder
+
+    async def _within(self, session: Any, new: NewJob, caller: Caller) -> Enqueued:
+        """Inserts through the caller's own session: the job appears when the business transaction commits."""
+        if new.parent_id is not None or new.depends_on:
+            raise InvalidInput("session", "a job with a parent or dependencies cannot be part of a transaction.")
+        document = self._document(new, caller)
+        try:
+            await commands.insert_in_session(self._store, document, session)
+        except commands.Duplicate as duplicate:
+            raise Conflict(
+                f"Another job holds this {duplicate.index.replace('_', ' ')}; the transaction is aborted."
+            ) from None
+        return Enqueued(job_from(document))
+
+    async def _linked(self, new: NewJob, caller: Caller) -> Enqueued:
+        """Creates a job that waits for others, or that its parent waits for; either side may end at any moment."""
+        id = new_id(JOB)
+        dependencies = await self._dependencies(new, caller)
+        document = self._document(new, caller, id=id, pending=[row["_id"] for row in dependencies])
+        if dependencies:
+            document["depends_on"] = [row["_id"] for row in dependencies]
+        if new.parent_id is not None:
+            await self._join_parent(document, new.parent_id, caller)
+        refused = (await self._insert([document])).get(0)
+        answer = await self._answer(document, refused)
+        if answer.job.id != id:
+            if new.parent_id is not None:
+                await self._store.jobs.update_many({"pending": id}, transitions.unblock([id]))
+            return answer
+        if not dependencies:
+            return answer
+        await commands.mark_awaited(self._store, document["pending"])
+        fields = {"state": 1, "last_state": 1, "name": 1, "error": 1}
+        now = await commands.find_by_ids(self._store, document["pending"], fields=fields)
+        await outbox.settle(self._store, [row for row in now if row["state"] in FINAL or row["state"] == "removed"])
+        after = await commands.find_by_ids(self._store, [id])
+        return Enqueued(job_from(after[0])) if after else answer
+
+    async def _dependencies(self, new: NewJob, caller: Caller) -> list[Document]:
+        rows = []
+        for id in dict.fromkeys(new.depends_on):
+            row = await commands.locate(self._store, id, caller, fields={"state": 1})
+            if row is None:
+                raise NotFound("Job", id)
+            rows.append(row)
+        return rows
+
+    async def _join_parent(self, document: Document, parent_id: str, caller: Caller) -> None:
+        """Makes the parent wait for the child before the child exists: it can never finish without having been seen."""
+        parent = await commands.locate(self._store, parent_id, caller, fields={"state": 1})
+        if parent is None:
+            raise NotFound("Job", parent_id)
+        document["parent_id"] = document["event"]["1"]["parent"] = parent["_id"]
+        pipeline = transitions.add_child(document["_id"], caller.actor)
+        states = [state.value for state in JobState if state not in FINAL]
+        moved = await self._store.jobs.update_one({"_id": parent["_id"], "state": {"$in": states}}, pipeline)
+        if not moved.matched_count:
+            row = await commands.locate(self._store, parent_id, caller, fields={"state": 1})
+            raise InvalidTransition("add a child to", row["state"] if row else "removed", states)

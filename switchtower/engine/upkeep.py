@@ -1,0 +1,246 @@
+"""What must be done now and then so that nothing is left lying?
+
+Each duty is one method, idempotent, safe to run in two processes at once and to be killed in. `switchtower.maintenance`
+decides who runs them and when.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+from switchtower.engine.bulk import Bulk
+from switchtower.engine.effects import Effects
+from switchtower.engine.workers import Workers
+from switchtower.events import Event
+from switchtower.jobs import ErrorKind, JobError, fingerprint
+from switchtower.store import counters, leases, outbox, transitions
+from switchtower.store import jobs as commands
+from switchtower.store.collections import Store
+from switchtower.store.driver import translate_errors
+from switchtower.store.guards import starts_from
+
+__all__ = ["Retention", "Upkeep"]
+
+Document = dict[str, Any]
+
+CHUNK = 1_000
+
+
+@dataclass(frozen=True, slots=True)
+class Retention:
+    """How long final jobs are kept, in seconds; None keeps them for ever."""
+
+    completed_seconds: int | None = 7 * 24 * 3600
+    failed_seconds: int | None = 30 * 24 * 3600
+    cancelled_seconds: int | None = 7 * 24 * 3600
+    tombstone_seconds: int = 60
+
+
+@translate_errors
+class Upkeep:
+    """The duties of maintenance."""
+
+    def __init__(self, store: Store, effects: Effects, workers: Workers, bulk: Bulk, retention: Retention) -> None:
+        self._store = store
+        self._effects = effects
+        self._workers = workers
+        self._bulk = bulk
+        self._retention = retention
+        self._primary: Any = None
+        self._healthy_since = time.monotonic()
+        self._blocked_from = ""
+
+    async def elect(self, duty: str, holder: str, term_ms: int) -> int | None:
+        """Takes or renews a duty; returns the term, or None when another process holds it."""
+        return await leases.acquire(self._store, duty, holder, term_ms)
+
+    async def resign(self, duty: str, holder: str) -> None:
+        """Gives a duty up at once."""
+        await leases.resign(self._store, duty, holder)
+
+    async def observe(self) -> None:
+        """Pings the primary; a change of primary, or a ping that failed, begins the rescuer's grace anew."""
+        try:
+            await self._store.database.ping()
+        except Exception:
+            self._primary = None
+            raise
+        if self._store.database.primary != self._primary:
+            self._primary = self._store.database.primary
+            self._healthy_since = time.monotonic()
+
+    async def stage(self) -> int:
+        """Makes due jobs claimable. Returns: how many."""
+        staged = 0
+        while True:
+            due = {"state": {"$in": ["scheduled", "retrying"]}, "$expr": {"$lte": ["$run_at", "$$NOW"]}}
+            rows = await self._store.jobs.find(due, {"_id": 1}, sort=[("run_at", 1)], limit=CHUNK).hint("due").to_list(None)
+            if not rows:
+                return staged
+            staged += await commands.move_many(
+                self._store, "stage", [row["_id"] for row in rows], transitions.stage(), guard=_due()
+            )
+            if len(rows) < CHUNK:
+                return staged
+
+    async def expire(self) -> int:
+        """Fails jobs whose TTL passed before they ran. Returns: how many."""
+        now = self._store.clock.now()
+        rows = await self._store.jobs.find(
+            {"expires_at": {"$lte": now}, "state": {"$in": ["scheduled", "waiting", "blocked", "retrying"]}},
+            {"_id": 1},
+            limit=CHUNK,
+        ).to_list(None)
+        if not rows:
+            return 0
+        message = "The job's time to live passed before it could finish."
+        error = JobError(ErrorKind.EXPIRED, "Expired", message, None, fingerprint("Expired", ""))
+        moved = await commands.move_many(
+            self._store,
+            "expire",
+            [row["_id"] for row in rows],
+            transitions.expire(error),
+            guard={
+                "state": {"$in": ["scheduled", "waiting", "blocked", "retrying"]},
+                "$expr": {"$lte": ["$expires_at", "$$NOW"]},
+            },
+        )
+        self._effects.kick()
+        return moved
+
+    async def rescue(self) -> int:
+        """Takes back the jobs of workers whose lease has passed.
+
+        Not within one heartbeat interval of a change of primary or a lost connection: the new primary's clock may be
+        ahead, and live workers must be able to renew first. Returns: how many jobs moved.
+        """
+        moved = 0
+        healthy = time.monotonic() - self._healthy_since
+        for row in await leases.lost_candidates(self._store):
+            if row["state"] in leases.PRESENT and (
+                healthy < row["lease_ms"] / 3000 or await leases.lose(self._store, row["_id"]) is None
+            ):
+                continue
+            moved += await self._workers.take_back(row["_id"])
+        return moved
+
+    async def relay(self) -> int:
+        """Carries out effects that a dead process declared. Returns: how many jobs had some."""
+        relayed = 0
+        while (now := await self._effects.relay()) > 0:
+            relayed += now
+        return relayed
+
+    async def let_go(self) -> int:
+        """Frees idempotency keys and unique keys whose time has passed. Returns: how many jobs."""
+        return await commands.let_go(self._store)
+
+    async def repair_blocked(self) -> None:
+        """Looks after blocked jobs whose dependencies ended without telling; goes round in portions."""
+        self._blocked_from = await outbox.repair_blocked(self._store, after=self._blocked_from, limit=CHUNK)
+
+    async def unpark(self) -> int:
+        """Unparks jobs whose cause has gone without whoever ended it getting to it. Returns: how many."""
+        freed = 0
+        causes = await self._store.database.aggregate(
+            self._store.jobs.name,
+            [
+                {"$match": {"parked": {"$type": "string"}, "state": "waiting"}},
+                {"$group": {"_id": {"queue": "$queue", "name": "$name", "parked": "$parked"}}},
+                {"$limit": CHUNK},
+            ],
+        )
+        for cause in causes:
+            queue, name, reason = (cause["_id"][key] for key in ("queue", "name", "parked"))
+            if reason == "paused":
+                there = await self._store.queues.find_one({"queue": queue, "paused_names": name}, {"_id": 1})
+                gone = there is None
+            else:
+                served = {"state": {"$in": leases.PRESENT}, "queues": queue, "names": {"$in": [name, []]}}
+                gone = await self._store.workers.find_one(served, {"_id": 1}) is not None
+            if gone:
+                result = await self._store.jobs.update_many(
+                    {"parked": reason, "queue": queue, "name": name, "state": "waiting"}, transitions.unpark()
+                )
+                freed += result.modified_count
+        return freed
+
+    async def resume_bulk(self) -> int:
+        """Takes up bulk operations whose process died. Returns: how many ended."""
+        return await self._bulk.resume()
+
+    async def prune(self) -> int:
+        """Removes final jobs past their retention, and deletes tombstones that nothing refers to. Returns: deletions."""
+        now = self._store.clock.now()
+        for state, seconds in (
+            ("completed", self._retention.completed_seconds),
+            ("failed", self._retention.failed_seconds),
+            ("cancelled", self._retention.cancelled_seconds),
+        ):
+            if seconds is not None:
+                await self._retire(state, now - timedelta(seconds=seconds))
+        old = now - timedelta(seconds=self._retention.tombstone_seconds)
+        match: Document = {
+            "state": "removed",
+            "removed_at": {"$lt": old},
+            "outbox": {"$exists": False},
+            "idempotency_key": {"$exists": False},
+            "unique_hold": {"$exists": False},
+        }
+        deleted = 0
+        while True:
+            rows = await self._store.jobs.find(match, {"_id": 1}, limit=CHUNK).hint("removed_at").to_list(None)
+            ids = [row["_id"] for row in rows]
+            awaited: Sequence[str] = await self._store.jobs.distinct("pending", {"pending": {"$in": ids}}) if ids else []
+            free = [id for id in ids if id not in set(awaited)]
+            if not free:
+                return deleted
+            result = await self._store.jobs.delete_many({**match, "_id": {"$in": free}})
+            deleted += result.deleted_count
+            if len(ids) < CHUNK:
+                return deleted
+
+    async def _retire(self, state: str, before: Any) -> None:
+        for queue in await counters.by_queue(self._store, org=None):
+            after = ""
+            while True:
+                rows = await self._store.jobs.find(
+                    {"queue": queue, "state": state, "_id": {"$gt": after}, "created_at": {"$lt": before}},
+                    {"finished_at": 1, "updated_at": 1},
+                    sort=[("_id", 1)],
+                    limit=CHUNK,
+                ).hint("listing").to_list(None)
+                if not rows:
+                    break
+                after = rows[-1]["_id"]
+                ids = [row["_id"] for row in rows if row.get("finished_at", row["updated_at"]) < before]
+                if ids:
+                    await commands.move_many(
+                        self._store,
+                        "remove",
+                        ids,
+                        transitions.remove("retention"),
+                        guard={"state": state, "finished_at": {"$lt": before}, "outbox": {"$exists": False}},
+                    )
+
+    async def fold_position(self) -> tuple[str | None, int]:
+        """Up to which cursor and cluster time events are counted; (None, 0) before the first count."""
+        return await counters.position(self._store)
+
+    async def fold(self, events: Sequence[Event], *, reached: str, seen: str | None) -> bool:
+        """Counts a batch of events in one transaction; False when another folder has gone on meanwhile."""
+        return await counters.commit(self._store, counters.fold(events), reached=reached, seen=seen)
+
+    async def recount(self, *, reached: str) -> int:
+        """Counts everything afresh; returns the cluster time that the count stands for."""
+        return await counters.recount(self._store, reached=reached)
+
+
+def _due() -> Document:
+    return {**starts_from("stage"), "$expr": {"$lte": ["$run_at", "$$NOW"]}}
+
+

@@ -1,0 +1,204 @@
+"""How did a run end, and what is to be recorded of it?
+
+First classify, then act: `classify` is a pure function from what happened to the one outcome that is reported.
+"""
+
+from __future__ import annotations
+
+import math
+import traceback
+from datetime import datetime
+from pathlib import PurePath
+from types import TracebackType
+from typing import Any
+
+import orjson
+
+from switchtower.context import Cancel, Fail, RetryAt, Signal, Snooze, Stop
+from switchtower.errors import InvalidInput
+from switchtower.jobs import ClaimedJob, ErrorKind, JobError, fingerprint
+from switchtower.payloads import TEXT_LIMIT, check_value, truncated, truncated_text
+from switchtower.retry import MAX_WAIT_MS
+from switchtower.workers import Outcome, OutcomeKind
+
+__all__ = ["HandlerError", "classify", "describe_error", "misfit", "storable_result"]
+
+STACK_LIMIT = 16 * 1024
+MESSAGE_LIMIT = 8 * 1024
+RESULT_LIMIT = TEXT_LIMIT
+
+K = OutcomeKind
+
+
+class HandlerError(Exception):
+    """What a handler raised in another process, described there."""
+
+    def __init__(self, error: JobError) -> None:
+        super().__init__(error.message)
+        self.error = error
+
+
+def classify(
+    job: ClaimedJob, *, result: Any, error: BaseException | None, stop: Stop | None, now: datetime, ran_ms: int
+) -> Outcome | None:
+    """What to report of a run that returned `result` or raised `error`, after it was told to `stop` (if it was).
+
+    Effect: none; nothing is read but the arguments, and the backoff's random draw.
+
+    Returns:
+        The outcome, or None when the lease is lost: then this run has no say any more.
+    """
+    if stop is Stop.LEASE_LOST:
+        return None
+    if error is None:
+        return Outcome(job.id, job.token, K.COMPLETE, result=storable_result(result), ran_ms=ran_ms)
+    outcome = Outcome(job.id, job.token, K.FAIL, ran_ms=ran_ms)
+    if isinstance(error, Signal) and not isinstance(error, Cancel):
+        return _signalled(outcome, error, now)
+    match stop:
+        case Stop.CANCEL:
+            outcome.kind = K.ABORT
+        case Stop.DRAIN:
+            outcome.kind = K.RELEASE
+        case Stop.EXPIRED:
+            outcome.kind = K.EXPIRE
+            outcome.error = _stopped(error, ErrorKind.EXPIRED, "The job's time to live passed while it ran.")
+        case Stop.TIMEOUT:
+            outcome.error = _stopped(
+                error, ErrorKind.TIMEOUT, f"Stopped after {ran_ms / 1000:g} s: its timeout passed."
+            )
+            outcome.wait_ms = job.backoff.wait_ms(job.number)
+        case _ if isinstance(error, Cancel):
+            outcome.kind = K.ABORT
+        case _:
+            outcome.error = error.error if isinstance(error, HandlerError) else describe_error(error)
+            outcome.wait_ms = job.backoff.wait_ms(job.number)
+    return outcome
+
+
+def _signalled(outcome: Outcome, signal: Signal, now: datetime) -> Outcome:
+    match signal:
+        case RetryAt():
+            outcome.kind = K.RETRY_AT
+            outcome.wait_ms = _wait_ms(signal.when, now)
+            outcome.error = describe_error(signal)
+        case Snooze():
+            outcome.kind = K.SNOOZE
+            outcome.wait_ms = _wait_ms(signal.seconds, now)
+        case Fail():
+            outcome.kind = K.BURY
+            outcome.error = describe_error(signal, ErrorKind.FATAL)
+        case _:
+            outcome.error = describe_error(signal)
+    return outcome
+
+
+def _wait_ms(when: datetime | float, now: datetime) -> int:
+    seconds = (when - now).total_seconds() if isinstance(when, datetime) else float(when)
+    return 0 if math.isnan(seconds) else int(min(max(seconds, 0.0) * 1000, MAX_WAIT_MS))
+
+
+def _stopped(error: BaseException, kind: ErrorKind, message: str) -> JobError:
+    """A stop by the clock, with the stack of where it found the handler."""
+    frame = _user_frame(error.__traceback__)
+    return JobError(
+        kind,
+        "Timeout" if kind is ErrorKind.TIMEOUT else "Expired",
+        message,
+        _stack(error),
+        fingerprint(kind, "", frame),
+    )
+
+
+def misfit(job: ClaimedJob, error: InvalidInput) -> Outcome:
+    """The outcome of a job whose payload does not fit its handler: failed for good, since no retry can change it."""
+    described = JobError(
+        ErrorKind.FATAL, "InvalidInput", error.message, None, fingerprint("InvalidInput", error.message)
+    )
+    return Outcome(job.id, job.token, K.BURY, error=described)
+
+
+def describe_error(error: BaseException, kind: ErrorKind = ErrorKind.EXCEPTION) -> JobError:
+    """An exception as it is stored: type, message, the traceback (at most 16 KB), and a fingerprint from its innermost
+    frame of user code, without the line number, so that it survives edits elsewhere in the file."""
+    cls = type(error)
+    name = (
+        cls.__qualname__
+        if cls.__module__ in ("builtins", "switchtower.context")
+        else f"{cls.__module__}.{cls.__qualname__}"
+    )
+    try:
+        message = truncated_text(str(error), limit=MESSAGE_LIMIT)
+    except Exception:
+        message = "(the error's own text cannot be shown: its __str__ raised)"
+    return JobError(kind, name, message, _stack(error), fingerprint(name, message, _user_frame(error.__traceback__)))
+
+
+def _stack(error: BaseException) -> str | None:
+    try:
+        text = "".join(traceback.format_exception(type(error), error, _from_user_code(error.__traceback__), limit=-50))
+    except Exception:
+        return None
+    if len(text) > STACK_LIMIT:
+        # The end names the error, the beginning the way there; the middle of a recursion says nothing new.
+        text = f"{text[: STACK_LIMIT // 4]}\n… cut …\n{text[-STACK_LIMIT * 3 // 4 + 16 :]}"
+    return truncated_text(text)
+
+
+def _from_user_code(trace: TracebackType | None) -> TracebackType | None:
+    """The traceback without our own frames at its top, unless there are only ours."""
+    current = trace
+    while current is not None and _is_ours(current):
+        current = current.tb_next
+    return current or trace
+
+
+def _is_ours(trace: TracebackType) -> bool:
+    module = str(trace.tb_frame.f_globals.get("__name__", ""))
+    return module.partition(".")[0] in ("switchtower", "concurrent", "asyncio") and module != "switchtower.demo"
+
+
+def _user_frame(trace: TracebackType | None) -> str:
+    """`folder/file.py:function` of the innermost frame outside installed libraries; of the innermost without one."""
+    found = innermost = ""
+    while trace is not None:
+        code = trace.tb_frame.f_code
+        path = PurePath(code.co_filename)
+        innermost = f"{'/'.join(path.parts[-2:])}:{code.co_name}"
+        if (
+            not _is_ours(trace)
+            and not {"site-packages", "dist-packages", "lib"} & set(path.parts)
+            and path.parts[:1] != ("<frozen",)
+        ):
+            found = innermost
+        trace = trace.tb_next
+    return found or innermost
+
+
+def storable_result(value: Any) -> Any:
+    """A handler's result as JSON. What is not JSON becomes text where that can be done; what is too large, or cannot be
+    stored at all, becomes an object that says so: a result must not undo the work that made it."""
+    if value is None:
+        return None
+    try:
+        check_value("result", value, limit=RESULT_LIMIT)
+    except InvalidInput as error:
+        return _made_storable(value, error)
+    return value
+
+
+def _made_storable(value: Any, error: InvalidInput) -> Any:
+    try:
+        value = orjson.loads(orjson.dumps(value, default=_to_json, option=orjson.OPT_NON_STR_KEYS))
+        value = truncated(value, limit=RESULT_LIMIT)
+        check_value("result", value, limit=RESULT_LIMIT)
+        return value
+    except (orjson.JSONEncodeError, InvalidInput, RecursionError, ValueError):
+        return {"truncated": True, "reason": error.reason, "head": truncated_text(ascii(type(value)), limit=1024)}
+
+
+def _to_json(value: Any) -> Any:
+    dump = getattr(value, "model_dump", None)
+    if callable(dump):
+        return dump(mode="json")
+    return list(value) if isinstance(value, (set, frozenset)) else str(value)

@@ -1,0 +1,396 @@
+"""Which functions are jobs, and how does a program enqueue them?"""
+
+from __future__ import annotations
+
+import asyncio
+import difflib
+import inspect
+import os
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, fields
+from datetime import datetime
+from enum import StrEnum
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Generic, ParamSpec, Self, TypedDict, TypeVar, Unpack, overload
+
+from switchtower.arguments import Arguments
+from switchtower.callers import Caller
+from switchtower.context import JobContext
+from switchtower.errors import ConfigurationError, InvalidInput, SwitchtowerError
+from switchtower.jobs import Enqueued, JobError, NewJob
+from switchtower.payloads import check_text
+from switchtower.retry import DEFAULT_BACKOFF, Backoff
+
+if TYPE_CHECKING:
+    from switchtower.engine import Engine
+
+__all__ = ["App", "BoundTask", "EnqueueOptions", "HandlerKind", "Hooks", "Middleware", "Task"]
+
+P = ParamSpec("P")
+R = TypeVar("R")
+F = TypeVar("F", bound=Callable[..., Any])
+
+CallNext = Callable[[], Awaitable[Any]]
+Middleware = Callable[[JobContext, CallNext], Awaitable[Any]]
+
+
+class HandlerKind(StrEnum):
+    """Where a handler runs: on the event loop, in a thread, or in a process of its own."""
+
+    ASYNC = "async"
+    THREAD = "thread"
+    PROCESS = "process"
+
+
+class EnqueueOptions(TypedDict, total=False):
+    """What can be asked of one job beside its payload: the fields of `NewJob`; durations also in seconds."""
+
+    queue: str
+    priority: int
+    delay_ms: int
+    delay_seconds: float
+    run_at: datetime
+    max_attempts: int
+    backoff: Backoff
+    timeout_ms: int
+    timeout_seconds: float
+    ttl_ms: int
+    ttl_seconds: float
+    group: str
+    unique_key: str
+    unique_for_ms: int
+    unique_for_seconds: float
+    tags: Sequence[str]
+    lifo: bool
+    parent_id: str
+    depends_on: Sequence[str]
+    remove_on_complete: bool
+    remove_on_fail: bool
+    job_id: str
+    idempotency_key: str
+    traceparent: str | None
+
+
+_FIELDS = frozenset(f.name for f in fields(NewJob)) - {"name", "payload"}
+_SECONDS = {f"{name[:-3]}_seconds": name for name in _FIELDS if name.endswith("_ms")}
+
+
+class Task(Generic[P, R]):
+    """A function that is a job's handler. Calling it runs the function, here and now, as if it were not a task.
+
+    `defaults` are the options of the jobs that are enqueued through this task or its app.
+    """
+
+    def __init__(
+        self, app: App, function: Callable[P, R], *, name: str, kind: HandlerKind, defaults: dict[str, Any]
+    ) -> None:
+        self.app = app
+        self.function = function
+        self.name = name
+        self.kind = kind
+        self.defaults = defaults
+        self.timeout_ms: int | None = defaults.get("timeout_ms")
+        self.arguments = Arguments(function, name)
+        self.__doc__ = function.__doc__
+        self.__name__ = getattr(function, "__name__", name)
+        self.__module__ = function.__module__
+        self.__qualname__ = getattr(function, "__qualname__", name)
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        return self.function(*args, **kwargs)
+
+    def __repr__(self) -> str:
+        return f"<Task {self.name!r} ({self.kind})>"
+
+    async def enqueue(self, **payload: Any) -> Enqueued:
+        """Stores a job for this task; the keywords are the handler's arguments.
+
+        Returns:
+            The job, once a majority of the database has it on disk.
+
+        Raises:
+            InvalidInput: naming the argument that does not fit the handler.
+            StoreUnavailable: the outcome is unknown; `options(idempotency_key=…)` makes repeating it safe.
+        """
+        return await self.options().enqueue(**payload)
+
+    def options(self, **options: Unpack[EnqueueOptions]) -> BoundTask:
+        """This task with options for its next jobs: `await task.options(delay_seconds=5).enqueue(…)`."""
+        return BoundTask(self, dict(options))
+
+
+@dataclass(frozen=True, slots=True)
+class BoundTask:
+    """A task and the options for its next jobs."""
+
+    task: Task[Any, Any]
+    chosen: dict[str, Any]
+
+    async def enqueue(self, **payload: Any) -> Enqueued:
+        """As `Task.enqueue`, with these options."""
+        arguments = self.task.arguments.dump(payload)
+        return await self.task.app.enqueue(self.task, arguments, **self.chosen)
+
+    def job(self, **payload: Any) -> NewJob:
+        """The job that `enqueue` would store, for `App.enqueue_many`."""
+        return self.task.app.new_job(self.task, self.task.arguments.dump(payload), self.chosen)
+
+
+class Hooks:
+    """What an application wants to be called for; each list holds functions or coroutine functions, in order."""
+
+    def __init__(self) -> None:
+        self.startup: list[Callable[[], Any]] = []
+        self.shutdown: list[Callable[[], Any]] = []
+        self.start: list[Callable[[JobContext], Any]] = []
+        self.complete: list[Callable[[JobContext, Any], Any]] = []
+        self.failure: list[Callable[[JobContext, JobError], Any]] = []
+        self.cancel: list[Callable[[JobContext], Any]] = []
+
+
+class App:
+    """The tasks of one application and its way to the database.
+
+    The database is `mongodb_url`, else SWITCHTOWER_MONGODB_URL, and is connected to at first use; `async with app:`
+    connects at once and closes at the end. `caller` is on whose behalf its jobs are enqueued.
+    """
+
+    def __init__(
+        self,
+        *,
+        mongodb_url: str | None = None,
+        database: str | None = None,
+        driver: str | None = None,
+        caller: Caller | None = None,
+    ) -> None:
+        self.mongodb_url = mongodb_url
+        self.database = database
+        self.driver = driver
+        self.caller = caller or Caller("python")
+        self.tasks: dict[str, Task[Any, Any]] = {}
+        self.middlewares: list[Middleware] = []
+        self.hooks = Hooks()
+        self._connection: tuple[asyncio.AbstractEventLoop, asyncio.Task[Engine]] | None = None
+
+    @overload
+    def task(self, function: Callable[P, R], /) -> Task[P, R]: ...
+
+    @overload
+    def task(
+        self,
+        /,
+        *,
+        name: str | None = None,
+        queue: str = "default",
+        max_attempts: int = 4,
+        timeout_seconds: float | None = None,
+        ttl_seconds: float | None = None,
+        backoff: Backoff = DEFAULT_BACKOFF,
+        priority: int = 0,
+        tags: Sequence[str] = (),
+        cpu_bound: bool = False,
+        remove_on_complete: bool = False,
+        remove_on_fail: bool = False,
+    ) -> Callable[[Callable[P, R]], Task[P, R]]: ...
+
+    def task(self, function: Any = None, /, *, name: str | None = None, cpu_bound: bool = False, **options: Any) -> Any:
+        """Makes a function the handler of the jobs called `name` (the function's own name by default).
+
+        A coroutine function runs on the event loop, a plain one in a thread, and a `cpu_bound` one in a process, which
+        is killed when its time is up. The other options are defaults for the jobs that this app enqueues; the timeout
+        also holds for jobs that came without one.
+
+        Raises:
+            ConfigurationError: the name is taken, or the function cannot be a handler.
+            InvalidInput: an option is out of bounds.
+        """
+
+        def register(function: Callable[..., Any]) -> Task[..., Any]:
+            chosen = str(name or getattr(function, "__name__", ""))
+            defaults = {k: v for k, v in _job_fields(options).items() if v is not None}
+            NewJob(name=chosen, **defaults).check()
+            if chosen in self.tasks:
+                other = self.tasks[chosen].function
+                raise ConfigurationError(
+                    f"Two tasks are named {chosen!r}: one in {other.__module__}, one in {function.__module__}. "
+                    "Give one of them another name: @app.task(name=…)."
+                )
+            kind = _kind_of(function, chosen, cpu_bound)
+            task: Task[..., Any] = Task(self, function, name=chosen, kind=kind, defaults=defaults)
+            self.tasks[chosen] = task
+            return task
+
+        return register if function is None else register(function)
+
+    def middleware(self, function: Middleware) -> Middleware:
+        """Puts `function(ctx, call_next)` around every run of every task, the first registered outermost."""
+        if not inspect.iscoroutinefunction(function):
+            raise ConfigurationError(f"A middleware must be a coroutine function; {function!r} is not.")
+        self.middlewares.append(function)
+        return function
+
+    def on_startup(self, function: F) -> F:
+        """Calls `function()` in each worker process before it claims its first job; an error there ends the process."""
+        self.hooks.startup.append(function)
+        return function
+
+    def on_shutdown(self, function: F) -> F:
+        """Calls `function()` in each worker process after its last job."""
+        self.hooks.shutdown.append(function)
+        return function
+
+    def on_start(self, function: F) -> F:
+        """Calls `function(ctx)` before each run."""
+        self.hooks.start.append(function)
+        return function
+
+    def on_complete(self, function: F) -> F:
+        """Calls `function(ctx, result)` after a completion was recorded; a crash in between skips the call."""
+        self.hooks.complete.append(function)
+        return function
+
+    def on_failure(self, function: F) -> F:
+        """Calls `function(ctx, error)` after a failed attempt was recorded; a crash in between skips the call."""
+        self.hooks.failure.append(function)
+        return function
+
+    def on_cancel(self, function: F) -> F:
+        """Calls `function(ctx)` after it was recorded that a running job stopped for a cancel."""
+        self.hooks.cancel.append(function)
+        return function
+
+    def new_job(self, task: Task[..., Any] | str, payload: Any, options: Mapping[str, Any]) -> NewJob:
+        """The job for a task, or for a name that another program may handle; arguments are checked where it is known.
+
+        Raises:
+            InvalidInput: an unknown option, or an argument that does not fit the handler.
+        """
+        known = self.tasks.get(task) if isinstance(task, str) else task
+        if known is None:
+            return NewJob(name=str(task), payload=payload, **_job_fields(options))
+        known.arguments.check(payload)
+        return NewJob(name=known.name, payload=payload, **{**known.defaults, **_job_fields(options)})
+
+    async def enqueue(
+        self,
+        task: Task[..., Any] | str,
+        payload: Any = None,
+        /,
+        *,
+        session: Any = None,
+        **options: Unpack[EnqueueOptions],
+    ) -> Enqueued:
+        """Stores a job; calls made at the same time travel to the database together.
+
+        With `session`, a driver session in a transaction, the job exists exactly when that transaction commits.
+
+        Raises:
+            InvalidInput, NotFound, InvalidTransition: nothing was stored; see `Engine.jobs.enqueue`.
+            StoreUnavailable: the outcome is unknown; an `idempotency_key` makes repeating it safe.
+        """
+        new = self.new_job(task, payload, options)
+        engine = await self.connect()
+        return await engine.jobs.enqueue(new, caller=self.caller, session=session)
+
+    async def enqueue_many(self, jobs: Sequence[NewJob]) -> list[Enqueued | SwitchtowerError]:
+        """Stores many jobs at once (`task.options(…).job(…)` makes one); each gets its own answer, in order."""
+        engine = await self.connect()
+        return await engine.jobs.enqueue_many(jobs, caller=self.caller)
+
+    async def connect(self, *, role: str = "client") -> Engine:
+        """The engine on this app's database, connected and with its indexes there; the same one for every caller.
+
+        Raises:
+            ConfigurationError: no database is configured, or it is not one that Switchtower can use.
+            StoreUnavailable: it does not answer.
+        """
+        loop = asyncio.get_running_loop()
+        if self._connection is None or self._connection[0] is not loop or _has_failed(self._connection[1]):
+            self._connection = (loop, loop.create_task(self._open(role)))
+        return await asyncio.shield(self._connection[1])
+
+    async def close(self) -> None:
+        """Closes the connection; the next use opens another."""
+        connection, self._connection = self._connection, None
+        if connection is not None and connection[0] is asyncio.get_running_loop():
+            with suppress(SwitchtowerError):
+                await (await connection[1]).close()
+
+    async def __aenter__(self) -> Self:
+        await self.connect()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    def address(self) -> tuple[str, str, str]:
+        """The URL, the database's name and the driver that this app uses.
+
+        Raises:
+            ConfigurationError: no database is configured.
+        """
+        url = self.mongodb_url or os.environ.get("SWITCHTOWER_MONGODB_URL")
+        if not url:
+            raise ConfigurationError(
+                "No database is configured. Set SWITCHTOWER_MONGODB_URL, or pass App(mongodb_url=…); "
+                "`switchtower dev` brings its own and tells its workers."
+            )
+        database = self.database or os.environ.get("SWITCHTOWER_DATABASE") or "switchtower"
+        return url, database, self.driver or os.environ.get("SWITCHTOWER_DRIVER") or "pymongo"
+
+    async def _open(self, role: str) -> Engine:
+        from switchtower.engine import Engine
+
+        url, database, driver = self.address()
+        engine = await Engine.connect(url, database=database, driver=driver, role=role)
+        await engine.prepare()
+        return engine
+
+
+def _job_fields(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Options as fields of NewJob, seconds made milliseconds."""
+    chosen = {}
+    for name, value in options.items():
+        if name in _SECONDS:
+            field = _SECONDS[name]
+            if field in options:
+                raise InvalidInput(name, f"give {name} or {field}, not both.")
+            if value is not None:
+                if isinstance(value, bool) or not isinstance(value, (int, float)) or value != value:
+                    raise InvalidInput(name, "must be a number of seconds.")
+                # A duration too long for the clock is refused later, by the bound of its field.
+                value = round(min(value, 1e15) * 1000)
+            name = field
+        elif name not in _FIELDS:
+            close = difflib.get_close_matches(name, [*_FIELDS, *_SECONDS], n=1)
+            hint = f" Did you mean {close[0]!r}?" if close else ""
+            raise InvalidInput(name, f"is not an option of a job.{hint}")
+        chosen[name] = value
+    return chosen
+
+
+def _kind_of(function: Callable[..., Any], name: str, cpu_bound: bool) -> HandlerKind:
+    if not callable(function):
+        raise ConfigurationError(f"A task must be a function; {function!r} is not.")
+    check_text("name", name, limit=256)
+    coroutine = inspect.iscoroutinefunction(function)
+    if inspect.isasyncgenfunction(function) or inspect.isgeneratorfunction(function):
+        raise ConfigurationError(f"Task {name!r} is a generator; a handler returns once. Remove its `yield`.")
+    if not cpu_bound:
+        return HandlerKind.ASYNC if coroutine else HandlerKind.THREAD
+    if coroutine:
+        raise ConfigurationError(
+            f"Task {name!r} is a coroutine function; a cpu_bound task must be a plain one (`def`)."
+        )
+    if "<" in getattr(function, "__qualname__", "<"):
+        raise ConfigurationError(
+            f"Task {name!r} is defined inside a function; its process could not import it. Move it to the module's top."
+        )
+    return HandlerKind.PROCESS
+
+
+def _has_failed(task: asyncio.Task[Engine]) -> bool:
+    return task.done() and (task.cancelled() or task.exception() is not None)

@@ -1,0 +1,36 @@
+"""What do our ids look like?
+
+Every id that Switchtower makes is a TypeID (`<prefix>_` and 26 characters of Crockford base32 that encode a UUIDv7), so
+ids sort by creation. Ids that come in from outside are opaque: a look-up that finds nothing is "not found", whatever
+the text looks like.
+"""
+
+from __future__ import annotations
+
+import secrets
+
+from typeid import TypeID
+
+__all__ = ["ATTEMPT", "BULK", "CRON", "DEAD_LETTER", "JOB", "WORKER", "attempt_id", "lease_token", "new_id"]
+
+JOB = "job"
+DEAD_LETTER = "dlq"
+WORKER = "wkr"
+CRON = "cron"
+BULK = "bulk"
+ATTEMPT = "att"
+
+
+def new_id(prefix: str) -> str:
+    """A fresh TypeID with this prefix; later ones sort after earlier ones of the same process."""
+    return str(TypeID(prefix=prefix))
+
+
+def attempt_id(job_id: str, generation: int, number: int) -> str:
+    """The id of one attempt: the same for the worker that runs it and for everyone who reads it later."""
+    return f"{ATTEMPT}_{job_id.partition('_')[2] or job_id}_{generation}_{number}"
+
+
+def lease_token() -> str:
+    """An unguessable token (160 bits) that one claim hands to its worker."""
+    return secrets.token_urlsafe(20)

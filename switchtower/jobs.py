@@ -1,0 +1,347 @@
+"""What is a job, before it is stored and as it is read?"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+
+from switchtower.errors import InvalidInput
+from switchtower.ids import attempt_id
+from switchtower.payloads import PAYLOAD_LIMIT, check_text, check_value
+from switchtower.retry import DEFAULT_BACKOFF, Backoff
+from switchtower.states import JobState
+
+__all__ = [
+    "Attempt",
+    "ClaimedJob",
+    "Deduplication",
+    "Enqueued",
+    "ErrorKind",
+    "Job",
+    "JobError",
+    "JobFilter",
+    "JobUpdate",
+    "LogLine",
+    "NewJob",
+    "PayloadMatch",
+    "TimelineEntry",
+    "fingerprint",
+]
+
+MAX_ATTEMPTS = 10_000
+YEAR_MS = 366 * 24 * 3600 * 1000
+HUNDRED_YEARS_MS = 100 * YEAR_MS
+
+
+@dataclass(slots=True, kw_only=True)
+class NewJob:
+    """What a caller asks for. Durations are milliseconds; `priority` runs lower numbers first.
+
+    Attributes:
+        delay_ms, run_at: at most one; a time in the past means now.
+        max_attempts: how often it may start before it is failed, crashes included.
+        ttl_ms: if it is not finished this long after enqueue, it fails with the kind `expired`.
+        unique_key: while an open job of the tenant holds it, an equal enqueue answers with that job; `unique_for_ms`
+            keeps the key held for that long from enqueue even when the job is finished.
+        lifo: it goes before the jobs of its priority instead of behind them.
+        parent_id: the parent waits for this job (or, if active, sees it as its child).
+        depends_on: it stays blocked until all of these are completed.
+        job_id: the caller's own id, unique per queue and tenant.
+        idempotency_key: the same key gives the same job for 24 h, whatever happened to the first answer.
+    """
+
+    name: str
+    payload: Any = None
+    queue: str = "default"
+    priority: int = 0
+    delay_ms: int | None = None
+    run_at: datetime | None = None
+    max_attempts: int = 4
+    backoff: Backoff = DEFAULT_BACKOFF
+    timeout_ms: int | None = None
+    ttl_ms: int | None = None
+    group: str | None = None
+    unique_key: str | None = None
+    unique_for_ms: int | None = None
+    tags: Sequence[str] = ()
+    lifo: bool = False
+    parent_id: str | None = None
+    depends_on: Sequence[str] = ()
+    remove_on_complete: bool = False
+    remove_on_fail: bool = False
+    webhook: bool = False
+    job_id: str | None = None
+    idempotency_key: str | None = None
+    traceparent: str | None = None
+
+    def check(self, *, payload_limit: int = PAYLOAD_LIMIT) -> None:
+        """Raises InvalidInput, naming the GraphQL field, for the first thing that cannot be stored or makes no sense."""
+        check_text("name", self.name, limit=256)
+        check_text("queue", self.queue, limit=256)
+        if self.queue == "__all__" or "/" in self.queue:
+            raise InvalidInput("queue", "must not contain '/' nor be the reserved name '__all__'.")
+        check_value("payload", self.payload, limit=payload_limit)
+        _bounded("priority", self.priority, -(2**31), 2**31 - 1)
+        _bounded("delayMs", self.delay_ms, 0, HUNDRED_YEARS_MS)
+        _bounded("maxAttempts", self.max_attempts, 1, MAX_ATTEMPTS)
+        _bounded("timeoutMs", self.timeout_ms, 1, YEAR_MS)
+        _bounded("ttlMs", self.ttl_ms, 1, HUNDRED_YEARS_MS)
+        _bounded("uniqueForMs", self.unique_for_ms, 1, YEAR_MS)
+        if self.delay_ms is not None and self.run_at is not None:
+            raise InvalidInput("runAt", "give delayMs or runAt, not both.")
+        if self.run_at is not None and self.run_at.tzinfo is None:
+            raise InvalidInput("runAt", "needs a time zone.")
+        if self.unique_for_ms is not None and self.unique_key is None:
+            raise InvalidInput("uniqueForMs", "needs a uniqueKey.")
+        for name, text in (("group", self.group), ("uniqueKey", self.unique_key), ("idempotencyKey", self.idempotency_key)):
+            if text is not None:
+                check_text(name, text, limit=512)
+        if self.job_id is not None:
+            check_text("jobId", self.job_id, limit=256)
+            if _OUR_ID.fullmatch(self.job_id):
+                raise InvalidInput("jobId", "must not look like an id of ours (job_…); look-ups accept either.")
+        if len(self.tags) > 50:
+            raise InvalidInput("tags", "at most 50.")
+        for tag in self.tags:
+            check_text("tags", tag, limit=256)
+        if len(self.depends_on) > 1000:
+            raise InvalidInput("dependsOn", "at most 1,000.")
+        if self.webhook:
+            raise InvalidInput("webhook", "webhooks are not available in this version; run a worker for the job instead.")
+
+
+_OUR_ID = re.compile(r"job_[0-7][0-9a-hjkmnp-tv-z]{25}")
+
+
+def _bounded(name: str, value: int | None, low: int, high: int) -> None:
+    if value is not None and not low <= value <= high:
+        raise InvalidInput(name, f"must be between {low:,} and {high:,}.")
+
+
+class ErrorKind(StrEnum):
+    """Why an attempt or a job failed."""
+
+    EXCEPTION = "exception"
+    TIMEOUT = "timeout"
+    FATAL = "fatal"
+    WORKER_LOST = "worker_lost"
+    EXPIRED = "expired"
+    DEPENDENCY = "dependency"
+
+
+@dataclass(frozen=True, slots=True)
+class JobError:
+    """One failure: `stack` is the traceback where there is one; equal `fingerprint`s are the same fault."""
+
+    kind: ErrorKind
+    type: str
+    message: str
+    stack: str | None = None
+    fingerprint: str = ""
+
+
+_VARIABLE = re.compile(r"0x[0-9a-fA-F]+|[0-9a-fA-F]{8}-[0-9a-fA-F-]{27}|\d+|'[^']*'|\"[^\"]*\"")
+
+
+def fingerprint(type: str, message: str, frame: str = "") -> str:
+    """Sixteen hex digits that are equal for the same fault: the type, the failing place, and the message with numbers,
+    ids and quoted values taken out."""
+    shape = _VARIABLE.sub("?", message.splitlines()[0][:500] if message else "")
+    return hashlib.sha256(f"{type}\0{frame}\0{shape}".encode("utf-8", "replace")).hexdigest()[:16]
+
+
+@dataclass(frozen=True, slots=True)
+class LogLine:
+    """One line that a handler logged."""
+
+    at: datetime
+    line: str
+    level: str = "info"
+    attempt: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One run of a job: `number` counts within `generation`, which an operator's retry raises."""
+
+    id: str
+    number: int
+    generation: int
+    worker_id: str | None
+    started_at: datetime | None
+    ended_at: datetime | None
+    outcome: str
+    error: JobError | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TimelineEntry:
+    """One transition in a job's kept history (the last 50)."""
+
+    type: str
+    at: datetime
+    from_state: str | None
+    to_state: str | None
+    actor: str | None
+    attempt: int
+
+
+class Deduplication(StrEnum):
+    """Why an enqueue answered with a job that was already there."""
+
+    JOB_ID = "job_id"
+    IDEMPOTENCY_KEY = "idempotency_key"
+    UNIQUE_KEY = "unique_key"
+
+
+@dataclass(slots=True, kw_only=True)
+class Job:
+    """A job as it was read from the database; a snapshot that never changes by itself."""
+
+    id: str
+    name: str
+    queue: str
+    state: JobState
+    org: str
+    app: str
+    custom_id: str | None
+    priority: int
+    payload: Any
+    result: Any
+    error: JobError | None
+    attempt: int
+    claims: int
+    max_attempts: int
+    generation: int
+    attempts: list[Attempt]
+    progress: Any
+    logs: list[LogLine]
+    tags: list[str]
+    group: str | None
+    unique_key: str | None
+    unique_for_ms: int | None
+    run_at: datetime
+    created_at: datetime
+    updated_at: datetime
+    started_at: datetime | None
+    finished_at: datetime | None
+    expires_at: datetime | None
+    timeout_ms: int | None
+    ttl_ms: int | None
+    backoff: Backoff
+    lifo: bool
+    worker_id: str | None
+    cancel_requested_at: datetime | None
+    parked: str | None
+    retry_pending: bool
+    parent_id: str | None
+    pending: list[str]
+    depends_on: list[str]
+    remove_on_complete: bool
+    remove_on_fail: bool
+    event_seq: int
+    timeline: list[TimelineEntry]
+    traceparent: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Enqueued:
+    """The answer to an enqueue: the job, and why it is an earlier one where it is."""
+
+    job: Job
+    deduplication: Deduplication | None = None
+
+
+@dataclass(slots=True)
+class ClaimedJob:
+    """A job under lease: what a worker needs to run it, and the token that every report must carry.
+
+    `fence` increases with every claim of the job: outside systems can refuse a smaller one than they have seen.
+    `number` is the attempt that this run will be charged as. `recovered` says that an earlier claim ended without a
+    start being recorded, so that this start must be recorded before the handler runs.
+    """
+
+    id: str
+    name: str
+    queue: str
+    payload: Any
+    token: str
+    number: int
+    generation: int
+    max_attempts: int
+    backoff: Backoff
+    fence: int
+    org: str
+    app: str
+    timeout_ms: int | None
+    expires_at: datetime | None
+    created_at: datetime
+    run_at: datetime
+    custom_id: str | None = None
+    group: str | None = None
+    tags: list[str] = field(default_factory=list)
+    parent_id: str | None = None
+    priority: int = 0
+    traceparent: str | None = None
+    recovered: bool = False
+
+    @property
+    def attempt_id(self) -> str:
+        """The id under which this attempt will stand in the job's history."""
+        return attempt_id(self.id, self.generation, self.number)
+
+
+@dataclass(frozen=True, slots=True)
+class PayloadMatch:
+    """Matches jobs whose payload has `value` at the dotted `path` (literally; a list matches by any of its items)."""
+
+    path: str
+    value: Any
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobFilter:
+    """Which jobs: every given condition must hold; `None` does not restrict. `text` is a literal, case-insensitive."""
+
+    ids: Sequence[str] | None = None
+    queues: Sequence[str] | None = None
+    names: Sequence[str] | None = None
+    states: Sequence[JobState] | None = None
+    tags: Sequence[str] | None = None
+    group: str | None = None
+    created_after: datetime | None = None
+    created_before: datetime | None = None
+    text: str | None = None
+    payload: Sequence[PayloadMatch] = ()
+    unique_key: str | None = None
+    parent_id: str | None = None
+    error_fingerprint: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobUpdate:
+    """What an operator may change of a job that is not active; a field left out stays."""
+
+    payload: Any = ...
+    priority: int | None = None
+    tags: Sequence[str] | None = None
+    max_attempts: int | None = None
+    timeout_ms: int | None = None
+    run_at: datetime | None = None
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether it changes nothing."""
+        others: Mapping[str, Any] = {
+            "priority": self.priority,
+            "tags": self.tags,
+            "max_attempts": self.max_attempts,
+            "timeout_ms": self.timeout_ms,
+            "run_at": self.run_at,
+        }
+        return self.payload is ... and all(value is None for value in others.values())

@@ -1,0 +1,238 @@
+"""How does the database's change stream become events?
+
+One fixed, versioned pipeline serves every hub and the folder of counters, so that their cursors are interchangeable. A
+worker's small wake stream has its own pipeline and never shows its cursors.
+
+Reading follows the listener pattern: each read has a deadline of its own, since a primary in quiesce mode goes silent
+for 17 s without an error (docs/decisions/0004-change-streams.md).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import re
+from collections.abc import AsyncIterator, Sequence
+from typing import Any
+
+from pymongo.errors import OperationFailure, PyMongoError
+
+from switchtower.errors import InvalidInput, StoreUnavailable
+from switchtower.events import Event, HistoryLost, Topic
+from switchtower.store.collections import WATCHED, Store
+from switchtower.store.driver import unavailable
+
+__all__ = ["event_from", "is_cursor", "read", "wakes"]
+
+Document = dict[str, Any]
+
+_TOPICS = {
+    "jobs": Topic.JOB,
+    "queues": Topic.QUEUE,
+    "workers": Topic.WORKER,
+    "dead_letters": Topic.DEAD_LETTER,
+    "bulk_operations": Topic.BULK,
+}
+
+_IS_EVENT = {
+    "$or": [
+        {"$eq": ["$$pair.k", "event"]},
+        {"$eq": [{"$substrCP": ["$$pair.k", 0, 6]}, "event."]},
+    ]
+}
+
+EVENTS = [
+    {"$match": {"ns.coll": {"$in": list(WATCHED)}, "operationType": {"$in": ["insert", "update", "replace", "invalidate", "drop", "rename"]}}},
+    {
+        "$project": {
+            "operationType": 1,
+            "clusterTime": 1,
+            "ns.coll": 1,
+            "documentKey._id": 1,
+            "whole": "$fullDocument.event",
+            "part": {
+                "$first": {
+                    "$filter": {
+                        "input": {"$objectToArray": "$updateDescription.updatedFields"},
+                        "as": "pair",
+                        "cond": _IS_EVENT,
+                    }
+                }
+            },
+        }
+    },
+    {"$match": {"$or": [{"whole": {"$exists": True}}, {"part": {"$exists": True}}, {"operationType": "invalidate"}]}},
+]
+"""Version 1. Cursors are valid for this very pipeline: change it only together with `CURSOR_VERSION`."""
+
+CURSOR_VERSION = "1"
+_LOST = {280, 286, 260, 10334}
+"""ChangeStreamFatalError, ChangeStreamHistoryLost, InvalidResumeToken, BSONObjectTooLarge: the token is of no more use."""
+
+_TOKEN = re.compile(r"[0-9A-F]{20,512}")
+
+
+def is_cursor(cursor: str) -> bool:
+    """Whether this text has the form of one of our cursors."""
+    version, _, token = cursor.partition(".")
+    return version == CURSOR_VERSION and _TOKEN.fullmatch(token) is not None
+
+
+def _cursor(token: Document) -> str:
+    return f"{CURSOR_VERSION}.{token['_data']}"
+
+
+def _token(cursor: str) -> Document:
+    if not is_cursor(cursor):
+        raise InvalidInput("after", "is not a cursor of an event; pass one that an event carried, or leave it out.")
+    return {"_data": cursor.partition(".")[2]}
+
+
+_KNOWN = {"type", "at", "queue", "name", "from", "to", "attempt", "actor", "org", "app", "group", "parent", "tags"}
+
+
+def event_from(change: Document) -> Event | None:
+    """The event that a change carries; None for a change without one."""
+    stamped: Any = change.get("whole")
+    if stamped is None:
+        part = change.get("part")
+        if part is None:
+            return None
+        stamped = part["v"]
+        if part["k"] != "event":
+            stamped = {part["k"][6:]: stamped}
+    if not stamped:
+        return None
+    e: Document = next(iter(stamped.values()))
+    id: str = change["documentKey"]["_id"]
+    get = e.get
+    return Event(
+        cursor=_cursor(change["_id"]),
+        topic=_TOPICS[change["ns"]["coll"]],
+        type=e["type"],
+        id=id,
+        at=e["at"],
+        queue=get("queue", ""),
+        name=get("name", ""),
+        from_state=get("from"),
+        to_state=get("to"),
+        attempt=get("attempt", 0),
+        actor=get("actor"),
+        org=get("org", ""),
+        app=get("app", ""),
+        group=get("group"),
+        parent_id=get("parent"),
+        tags=tuple(get("tags", ())),
+        data={key: value for key, value in e.items() if key not in _KNOWN},
+        clock=(change["clusterTime"].time << 32) | change["clusterTime"].inc,
+    )
+
+
+@contextlib.asynccontextmanager
+async def _opened(store: Store, pipeline: Sequence[Document], **options: Any) -> AsyncIterator[Any]:
+    stream = None
+    try:
+        stream = await store.database.watch(pipeline, max_await_time_ms=1_000, batch_size=1_000, **options)
+        yield stream
+    except OperationFailure as error:
+        if error.code in _LOST or "resume token" in str(error).lower():
+            raise HistoryLost(str(error)[:200]) from error
+        if unavailable(error):
+            raise StoreUnavailable() from error
+        raise
+    except PyMongoError as error:
+        if unavailable(error):
+            raise StoreUnavailable() from error
+        raise
+    finally:
+        if stream is not None:
+            close = stream.close()
+            with contextlib.suppress(Exception):
+                await asyncio.wait_for(asyncio.shield(asyncio.ensure_future(close)), 0.5)
+
+
+async def read(store: Store, *, after: str | None, silence_seconds: float = 5.0) -> AsyncIterator[tuple[list[Event], str]]:
+    """Batches of events behind `after` (from now on without it), each with the cursor to go on from.
+
+    An empty batch comes at least every second while nothing happens: its cursor keeps an idle reader inside the oplog.
+    Raises: HistoryLost when `after` is gone; StoreUnavailable when the stream broke or stayed silent: open it again
+        from the last cursor.
+    """
+    options = {} if after is None else {"resume_after": _token(after)}
+    async with _opened(store, EVENTS, **options) as stream:
+        if after is None and stream.resume_token is not None:
+            yield [], _cursor(stream.resume_token)
+        while True:
+            batch: list[Event] = []
+            change = await _within(stream.try_next(), silence_seconds)
+            while change is not None:
+                if change["operationType"] == "invalidate":
+                    raise HistoryLost("a watched collection was dropped or renamed")
+                event = event_from(change)
+                if event is not None:
+                    batch.append(event)
+                if len(batch) >= 1_000 or not _buffered(stream):
+                    break
+                change = await stream.try_next()
+            token = stream.resume_token
+            if token is not None:
+                yield batch, _cursor(token)
+
+
+def _buffered(stream: Any) -> bool:
+    """Whether the next change is already here (both drivers keep the batch in the raw cursor)."""
+    inner = getattr(stream, "delegate", stream)
+    cursor = getattr(inner, "_cursor", None)
+    data = getattr(cursor, "_data", None)
+    return bool(data)
+
+
+async def _within(awaitable: Any, seconds: float) -> Any:
+    """The result, or StoreUnavailable when it takes longer; what is overdue is abandoned, not waited for."""
+    task = asyncio.ensure_future(awaitable)
+    try:
+        return await asyncio.wait_for(asyncio.shield(task), seconds)
+    except TimeoutError:
+        task.cancel()
+        task.add_done_callback(lambda done: done.cancelled() or done.exception())
+        raise StoreUnavailable("The change stream went silent.") from None
+    except asyncio.CancelledError:
+        task.cancel()
+        raise
+
+
+def _wake_pipeline(queues: Sequence[str]) -> list[Document]:
+    names = list(queues)
+    return [
+        {
+            "$match": {
+                "$or": [
+                    {
+                        "ns.coll": "jobs",
+                        "operationType": "insert",
+                        "fullDocument.state": "waiting",
+                        "fullDocument.queue": {"$in": names},
+                    },
+                    {"ns.coll": "jobs", "operationType": "update", "updateDescription.updatedFields.state": "waiting"},
+                    {"ns.coll": "jobs", "operationType": "update", "updateDescription.removedFields": "parked"},
+                    {"ns.coll": "queues"},
+                ]
+            }
+        },
+        {"$project": {"queue": "$fullDocument.queue", "ns.coll": 1}},
+    ]
+
+
+async def wakes(store: Store, queues: Sequence[str]) -> AsyncIterator[str]:
+    """Yields the name of a queue ("" when it may be any of them) whenever a job may have become claimable.
+
+    The first comes as soon as the stream is open: what became claimable before that has no event in it.
+
+    Raises: StoreUnavailable, HistoryLost: open it again.
+    """
+    async with _opened(store, _wake_pipeline(queues)) as stream:
+        yield ""
+        while True:
+            change = await _within(stream.try_next(), 10)
+            if change is not None:
+                yield change.get("queue") or ""

@@ -1,0 +1,128 @@
+"""Which commands read and prune the dead letters?"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from pymongo import ReturnDocument
+
+from switchtower.jobs import JobError
+from switchtower.store.collections import Store
+from switchtower.store.documents import error_from
+from switchtower.store.transitions import literal
+
+__all__ = ["DeadLetter", "DeadLetterFilter", "dead_letter_from", "filter_document", "mark_replayed"]
+
+Document = dict[str, Any]
+
+
+@dataclass(slots=True, kw_only=True)
+class DeadLetter:
+    """What is kept of a job that failed for good; a replay makes a new job and leaves the entry."""
+
+    id: str
+    job_id: str
+    generation: int
+    name: str
+    queue: str
+    payload: Any
+    error: JobError | None
+    attempt: int
+    max_attempts: int
+    priority: int
+    failed_at: datetime
+    created_at: datetime
+    replayed_at: datetime | None
+    replay_job_ids: list[str]
+    org: str
+    app: str
+    group: str | None
+    tags: list[str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeadLetterFilter:
+    """Which dead letters: every given condition must hold."""
+
+    ids: Sequence[str] | None = None
+    queues: Sequence[str] | None = None
+    names: Sequence[str] | None = None
+    job_id: str | None = None
+    replayed: bool | None = None
+    failed_after: datetime | None = None
+    failed_before: datetime | None = None
+    text: str | None = None
+    fingerprint: str | None = None
+
+
+def dead_letter_from(d: Document) -> DeadLetter:
+    """An entry as it was read."""
+    return DeadLetter(
+        id=d["_id"],
+        job_id=d["job_id"],
+        generation=d["generation"],
+        name=d["name"],
+        queue=d["queue"],
+        payload=d.get("payload"),
+        error=error_from(d.get("error")),
+        attempt=d["attempt"],
+        max_attempts=d["max_attempts"],
+        priority=d.get("priority", 0),
+        failed_at=d["failed_at"],
+        created_at=d["created_at"],
+        replayed_at=d.get("replayed_at"),
+        replay_job_ids=d.get("replay_job_ids", []),
+        org=d["org"],
+        app=d.get("app", ""),
+        group=d.get("group"),
+        tags=d.get("tags", []),
+    )
+
+
+def filter_document(filter: DeadLetterFilter, *, org: str | None) -> Document:
+    """The filter as MongoDB takes it; values are compared, never interpreted."""
+    match: Document = {} if org is None else {"org": org}
+    for field, values in (("_id", filter.ids), ("queue", filter.queues), ("name", filter.names)):
+        if values is not None:
+            match[field] = {"$in": list(values)}
+    if filter.job_id is not None:
+        match["job_id"] = filter.job_id
+    if filter.replayed is not None:
+        match["replayed_at"] = {"$exists": filter.replayed}
+    bounds = {"$gt": filter.failed_after, "$lt": filter.failed_before}
+    if any(bounds.values()):
+        match["failed_at"] = {key: at for key, at in bounds.items() if at is not None}
+    if filter.fingerprint is not None:
+        match["error.fingerprint"] = filter.fingerprint
+    if filter.text is not None:
+        pattern = {"$regex": re.escape(filter.text[:256]), "$options": "i"}
+        match["$or"] = [{"_id": filter.text}, {"job_id": filter.text}, {"name": pattern}, {"error.message": pattern}]
+    return match
+
+
+async def mark_replayed(store: Store, id: str, job_id: str, actor: str) -> Document | None:
+    """Notes on an entry which job replays it; a second note of the same job changes nothing."""
+    following = {"$add": ["$event_seq", 1]}
+    event = {"type": "replay", "at": "$$NOW", "queue": "$queue", "name": "$name", "org": "$org", "app": "$app"}
+    event |= {"actor": literal(actor), "job": job_id}
+    document: Document | None = await store.dead_letters.find_one_and_update(
+        {"_id": id, "replay_job_ids": {"$ne": job_id}},
+        [
+            {
+                "$set": {
+                    "replayed_at": "$$NOW",
+                    "replay_job_ids": {
+                        "$slice": [{"$concatArrays": [{"$ifNull": ["$replay_job_ids", []]}, [job_id]]}, -100]
+                    },
+                    "event_seq": following,
+                    "event": {"$arrayToObject": [[{"k": {"$toString": following}, "v": event}]]},
+                }
+            }
+        ],
+        return_document=ReturnDocument.AFTER,
+    )
+    return document

@@ -1,0 +1,250 @@
+"""How do we reach MongoDB, whichever driver carries the bytes?
+
+Motor and PyMongo's async client share one code path: only `aggregate`, `start_session`, `watch` and `close` differ (one
+returns an awaitable where the other returns the thing), and "await it if it is awaitable" covers all four.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+import inspect
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC
+from typing import Any, TypeVar, cast
+
+import pymongo
+from bson.codec_options import CodecOptions
+from pymongo.errors import (
+    AutoReconnect,
+    ConnectionFailure,
+    DuplicateKeyError,
+    ExecutionTimeout,
+    InvalidOperation,
+    InvalidURI,
+    NetworkTimeout,
+    NotPrimaryError,
+    OperationFailure,
+    PyMongoError,
+    ServerSelectionTimeoutError,
+    WaitQueueTimeoutError,
+    WriteConcernError,
+    WTimeoutError,
+)
+from pymongo.uri_parser import parse_uri
+
+from switchtower.clock import DatabaseClock
+from switchtower.errors import ConfigurationError, StoreUnavailable, SwitchtowerError
+
+__all__ = ["Database", "connect", "sync_client", "translate_errors", "unavailable"]
+
+Document = dict[str, Any]
+
+TIMEOUT_MS = {"server": 5_000, "worker": 8_000, "client": 8_000}
+"""Per operation, retries included: an unset timeout freezes a process for as long as a node is frozen."""
+
+_TRANSIENT = (
+    AutoReconnect,
+    ConnectionFailure,
+    ExecutionTimeout,
+    NetworkTimeout,
+    NotPrimaryError,
+    ServerSelectionTimeoutError,
+    WaitQueueTimeoutError,
+    WTimeoutError,
+    WriteConcernError,
+)
+
+
+def unavailable(error: BaseException) -> bool:
+    """Whether the database could not answer; a write that raised it may or may not have happened."""
+    if isinstance(error, DuplicateKeyError):
+        return False
+    if isinstance(error, _TRANSIENT):
+        return True
+    if isinstance(error, PyMongoError) and (error.timeout or error.has_error_label("RetryableWriteError")):
+        return True
+    return isinstance(error, InvalidOperation) and "close" in str(error).lower()
+
+
+@contextlib.contextmanager
+def _translated() -> Iterator[None]:
+    try:
+        yield
+    except PyMongoError as error:
+        if unavailable(error):
+            raise StoreUnavailable() from error
+        raise
+
+
+C = TypeVar("C", bound=type)
+
+
+def translate_errors(cls: C) -> C:
+    """Class decorator: public coroutine methods raise StoreUnavailable where the driver could not get an answer."""
+    for name, method in list(vars(cls).items()):
+        if name.startswith("_") or not inspect.iscoroutinefunction(method):
+            continue
+
+        def wrap(method: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
+            @functools.wraps(method)
+            async def call(*args: Any, **kwargs: Any) -> Any:
+                with _translated():
+                    return await method(*args, **kwargs)
+
+            return call
+
+        setattr(cls, name, wrap(method))
+    return cls
+
+
+async def _settled(value: Any) -> Any:
+    return await value if inspect.isawaitable(value) else value
+
+
+@dataclass(slots=True)
+class Database:
+    """One database through one client; every write waits for a journaled majority."""
+
+    client: Any
+    name: str
+    driver: str
+    clock: DatabaseClock
+    primary: tuple[Any, Any] | None = None
+    """Which primary answered last: its address and the id of its election."""
+
+    def __getitem__(self, collection: str) -> Any:
+        return self.client[self.name][collection]
+
+    async def command(self, command: Mapping[str, Any], *, session: Any = None) -> Document:
+        """Runs a database command."""
+        return cast(Document, await self.client[self.name].command(command, session=session))
+
+    async def aggregate(
+        self, collection: str, pipeline: Sequence[Mapping[str, Any]], *, session: Any = None, **options: Any
+    ) -> list[Document]:
+        """All documents of an aggregation; the caller bounds it."""
+        cursor = await _settled(self[collection].aggregate(list(pipeline), session=session, **options))
+        return [document async for document in cursor]
+
+    @contextlib.asynccontextmanager
+    async def transaction(self) -> AsyncIterator[Any]:
+        """A snapshot transaction with its own majority concerns; yields the session.
+
+        Only for new documents and counters: a process killed inside a transaction that touched a claimable job would
+        block that job's whole queue for a minute and a half.
+        """
+        from pymongo.read_concern import ReadConcern
+        from pymongo.write_concern import WriteConcern
+
+        session = await _settled(self.client.start_session())
+        async with session:
+            started = session.start_transaction(
+                read_concern=ReadConcern("snapshot"), write_concern=WriteConcern("majority", j=True)
+            )
+            async with await _settled(started):
+                yield session
+
+    async def watch(self, pipeline: Sequence[Mapping[str, Any]], *, collection: str | None = None, **options: Any) -> Any:
+        """Opens a change stream on the database, or on one collection."""
+        target = self.client[self.name] if collection is None else self[collection]
+        return await _settled(target.watch(list(pipeline), **options))
+
+    async def ping(self) -> float:
+        """One `hello` to the primary: feeds the clock, returns the round trip in seconds."""
+        sent = time.monotonic()
+        hello = await self.client.admin.command("hello")
+        received = time.monotonic()
+        self.primary = (hello.get("me"), hello.get("electionId"))
+        self.clock.observe(hello["localTime"].replace(tzinfo=UTC), sent=sent, received=received)
+        return received - sent
+
+    async def close(self) -> None:
+        """Closes every connection; a primary in quiesce mode can hold the goodbye up, so it is not waited for long."""
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(_settled(self.client.close()), 2)
+
+
+def _options(url: str, role: str) -> dict[str, Any]:
+    try:
+        given = {key.lower(): value for key, value in parse_uri(url)["options"].items()}
+    except (InvalidURI, pymongo.errors.ConfigurationError) as error:
+        raise ConfigurationError(f"The MongoDB URL cannot be read: {error}. Correct SWITCHTOWER_MONGODB_URL.") from None
+    weaker = [f"w={given['w']}"] if given.get("w", "majority") != "majority" else []
+    weaker += ["journal=false"] if given.get("journal", given.get("j", True)) is False else []
+    if weaker:
+        raise ConfigurationError(
+            f"The MongoDB URL asks for {' and '.join(weaker)}, which can lose acknowledged jobs in a failover. "
+            "Remove it: Switchtower always writes with w=majority and journal=true."
+        )
+    return {
+        "w": "majority",
+        "journal": True,
+        "retryWrites": True,
+        "retryReads": True,
+        "readConcernLevel": "majority",
+        "readPreference": "primary",
+        "timeoutMS": int(given.get("timeoutms", TIMEOUT_MS[role])),
+        "serverSelectionTimeoutMS": 5_000,
+        "maxPoolSize": int(given.get("maxpoolsize", 64)),
+        "appname": f"switchtower-{role}",
+        "tz_aware": True,
+        "tzinfo": UTC,
+    }
+
+
+async def connect(url: str, *, database: str = "switchtower", driver: str = "pymongo", role: str = "client") -> Database:
+    """Connects and checks that the server can keep our promises.
+
+    Raises:
+        ConfigurationError: standalone, older than 6.0, a weaker write concern, an unknown driver, an unreadable URL.
+        StoreUnavailable: nothing answers.
+    """
+    options = _options(url, role)
+    client: Any
+    if driver == "pymongo":
+        client = pymongo.AsyncMongoClient(url, **options)
+    elif driver == "motor":
+        from motor.motor_asyncio import AsyncIOMotorClient
+
+        client = AsyncIOMotorClient(url, **options)
+    else:
+        raise ConfigurationError(f"Unknown driver {driver!r}: use 'pymongo' or 'motor' (SWITCHTOWER_DRIVER).")
+    opened = Database(client, database, driver, DatabaseClock())
+    try:
+        await _check_server(opened)
+    except BaseException as error:
+        await opened.close()
+        if isinstance(error, PyMongoError) and unavailable(error):
+            raise StoreUnavailable(
+                "MongoDB does not answer. Start it, or correct SWITCHTOWER_MONGODB_URL; "
+                "without one, `switchtower dev` starts its own."
+            ) from error
+        if isinstance(error, OperationFailure) and not isinstance(error, SwitchtowerError):
+            raise ConfigurationError(f"MongoDB refused the connection: {error.details or error}") from error
+        raise
+    return opened
+
+
+async def _check_server(database: Database) -> None:
+    hello = await database.client.admin.command("hello")
+    if "setName" not in hello and hello.get("msg") != "isdbgrid":
+        raise ConfigurationError(
+            "Change streams need a replica set; this server is standalone. Run `switchtower dev`, or start mongod with "
+            "--replSet rs0 and run rs.initiate()."
+        )
+    version = (await database.client.admin.command("buildInfo"))["version"]
+    if tuple(int(part) for part in version.split(".")[:2]) < (6, 0):
+        raise ConfigurationError(f"MongoDB {version} is too old: Switchtower needs 6.0 or newer. Upgrade the server.")
+    for _ in range(3):
+        await database.ping()
+
+
+def sync_client(url: str, *, database: str, timeout_ms: int) -> Any:
+    """A small synchronous handle on the database (one connection), for the heartbeat thread."""
+    options = _options(url, "worker") | {"timeoutMS": timeout_ms, "maxPoolSize": 2, "appname": "switchtower-heartbeat"}
+    client: Any = pymongo.MongoClient(url, **options)
+    return client.get_database(database, codec_options=CodecOptions(tz_aware=True, tzinfo=UTC))

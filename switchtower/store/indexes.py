@@ -1,0 +1,125 @@
+"""Which indexes exist, and which command is each of them for?
+
+A write pays for every index that its document enters or leaves, so most are partial: a job that nobody will claim is in
+no hot index, and an active one is in the smallest only.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pymongo
+from pymongo import ASCENDING, DESCENDING, IndexModel
+
+from switchtower.states import JobState
+from switchtower.store.collections import Store
+
+__all__ = ["HOT", "create_indexes", "missing_indexes"]
+
+HOT = "hot"
+EXISTS = {"$exists": True}
+
+JOBS = [
+    # claims: the head of a queue in claim order; `name` lets a claimer skip foreign handlers inside the index
+    IndexModel(
+        [(key, ASCENDING) for key in ("queue", "lane", "rank", "order", "seq", "name")],
+        name=HOT,
+        partialFilterExpression={"state": "waiting", "parked": None},
+    ),
+    # unpark and whyNotRunning: what is parked, by cause
+    IndexModel([("parked", 1), ("queue", 1), ("name", 1)], name="parked", partialFilterExpression={"parked": {"$type": "string"}}),
+    # stage: what is due
+    IndexModel(
+        [("run_at", 1)], name="due", partialFilterExpression={"state": {"$in": ["scheduled", "retrying"]}}
+    ),
+    # rescue, cancel_requests, read-back of a claim token, lists of active jobs
+    IndexModel([("worker_id", 1), ("token", 1)], name="active", partialFilterExpression={"state": "active"}),
+    # lists, counts, clean, retention: `_id` sorts by creation
+    IndexModel(
+        [("queue", 1), ("state", 1), ("_id", 1)],
+        name="listing",
+        partialFilterExpression={
+            "state": {"$in": sorted(s.value for s in JobState if s is not JobState.ACTIVE)}
+        },
+    ),
+    # enqueue: one open job per unique key, one job per idempotency key and per custom id
+    IndexModel([("org", 1), ("unique_hold", 1)], name="unique_hold", unique=True, partialFilterExpression={"unique_hold": EXISTS}),
+    IndexModel(
+        [("org", 1), ("idempotency_key", 1)],
+        name="idempotency_key",
+        unique=True,
+        partialFilterExpression={"idempotency_key": EXISTS},
+    ),
+    IndexModel(
+        [("custom_id", 1), ("org", 1), ("queue", 1)],
+        name="custom_id",
+        unique=True,
+        partialFilterExpression={"custom_id": EXISTS},
+    ),
+    # maintenance: idempotency keys and unique holds to let go, TTLs to enforce, outboxes to relay, tombstones to delete
+    IndexModel([("release_at", 1)], name="release_at", partialFilterExpression={"release_at": EXISTS}),
+    IndexModel([("expires_at", 1)], name="expires_at", partialFilterExpression={"expires_at": EXISTS}),
+    IndexModel([("outbox", 1)], name="outbox", partialFilterExpression={"outbox": EXISTS}),
+    IndexModel([("removed_at", 1)], name="removed_at", partialFilterExpression={"removed_at": EXISTS}),
+    # flows: children of a parent, and who waits for a job
+    IndexModel([("parent_id", 1), ("_id", 1)], name="parent_id", partialFilterExpression={"parent_id": EXISTS}),
+    IndexModel([("pending", 1)], name="pending", partialFilterExpression={"pending": EXISTS}),
+    # lists by tag, and error clusters with their retry
+    IndexModel([("tags", 1), ("_id", 1)], name="tags", partialFilterExpression={"tags": EXISTS}),
+    IndexModel([("error.fingerprint", 1), ("_id", 1)], name="fingerprint", partialFilterExpression={"error": EXISTS}),
+]
+
+DEAD_LETTERS = [
+    # relay: one entry per job and generation, however often it is relayed
+    IndexModel([("job_id", 1), ("generation", 1)], name="job", unique=True),
+    # lists and purge
+    IndexModel([("failed_at", DESCENDING), ("_id", DESCENDING)], name="failed_at"),
+    IndexModel([("queue", 1), ("failed_at", DESCENDING), ("_id", DESCENDING)], name="queue"),
+]
+
+WORKERS = [
+    # rescue: whose lease has passed
+    IndexModel([("state", 1), ("expires_at", 1)], name="state"),
+    # gone workers are forgotten after a day
+    IndexModel([("gone_at", 1)], name="gone_at", expireAfterSeconds=24 * 3600),
+]
+
+MINUTES = [
+    # throughput and metrics of a queue or a name over time
+    IndexModel([("queue", 1), ("name", 1), ("minute", 1)], name="series"),
+    IndexModel([("minute", 1)], name="retention", expireAfterSeconds=24 * 3600),
+]
+
+BULK = [
+    # resume after a crash; forget after a week
+    IndexModel([("done", 1), ("_id", 1)], name="open"),
+    IndexModel([("finished_at", 1)], name="retention", expireAfterSeconds=7 * 24 * 3600),
+]
+
+
+def _plan(store: Store) -> list[tuple[Any, list[IndexModel]]]:
+    return [
+        (store.jobs, JOBS),
+        (store.dead_letters, DEAD_LETTERS),
+        (store.workers, WORKERS),
+        (store.minutes, MINUTES),
+        (store.bulk_operations, BULK),
+    ]
+
+
+async def create_indexes(store: Store) -> None:
+    """Creates what is missing; harmless when several processes do it at once or all is there."""
+    with pymongo.timeout(600):
+        for collection, models in _plan(store):
+            await collection.create_indexes(models)
+
+
+async def missing_indexes(store: Store) -> list[str]:
+    """Names (`collection.index`) of the indexes that are planned and not there."""
+    missing = []
+    for collection, models in _plan(store):
+        there = await collection.index_information()
+        missing += [
+            f"{collection.name}.{model.document['name']}" for model in models if model.document["name"] not in there
+        ]
+    return missing

@@ -1,0 +1,165 @@
+"""Which commands create, find and move single jobs for an operator?"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from pymongo import DESCENDING, ReturnDocument
+from pymongo.errors import BulkWriteError, DuplicateKeyError
+
+from switchtower.callers import Caller
+from switchtower.store.collections import Store
+from switchtower.store.guards import NOT_REMOVED, starts_from
+
+__all__ = [
+    "Duplicate",
+    "find_by_ids",
+    "insert_in_session",
+    "insert_many",
+    "let_go",
+    "locate",
+    "mark_awaited",
+    "move",
+    "move_many",
+    "visible_to",
+]
+
+Document = dict[str, Any]
+
+
+class Duplicate(Exception):
+    """An insert or a move met a unique index; `index` names it."""
+
+    def __init__(self, index: str) -> None:
+        super().__init__(index)
+        self.index = index
+
+
+def visible_to(caller: Caller) -> Document:
+    """The tenant condition of every look-up: an operator sees all, a tenant its own."""
+    return {} if caller.org is None else {"org": caller.org}
+
+
+def _index_of(error: Mapping[str, Any]) -> str:
+    pattern = error.get("keyPattern") or {}
+    for index in ("unique_hold", "idempotency_key", "custom_id", "_id"):
+        if index in pattern:
+            return index
+    message = str(error.get("errmsg", ""))
+    return next((index for index in ("unique_hold", "idempotency_key", "custom_id") if f"index: {index} " in message), "_id")
+
+
+async def insert_many(store: Store, documents: Sequence[Document], *, session: Any = None) -> dict[int, str]:
+    """Inserts new jobs, one command for all.
+
+    Guard: the unique indexes. Effect: each document without a conflict exists.
+    Returns: for each refused position, the index that refused it; `_id` there means that an earlier try of this very
+        insert had landed.
+    Raises: a driver error with an unknown outcome: repeat with the same documents.
+    """
+    try:
+        await store.jobs.insert_many(documents, ordered=False, session=session)
+    except BulkWriteError as error:
+        details = error.details
+        refused = {row["index"]: _index_of(row) for row in details["writeErrors"] if row["code"] == 11000}
+        if len(refused) == len(details["writeErrors"]) and not details.get("writeConcernErrors"):
+            return refused
+        raise
+    return {}
+
+
+async def insert_in_session(store: Store, document: Document, session: Any) -> None:
+    """Inserts one job inside a transaction of the caller's, through that session's own client.
+
+    Raises: Duplicate; the transaction is aborted by the server then.
+    """
+    collection = session.client[store.database.name][store.jobs.name]
+    try:
+        await collection.insert_one(document, session=session)
+    except DuplicateKeyError as error:
+        raise Duplicate(_index_of(error.details or {})) from None
+
+
+async def find_by_ids(store: Store, ids: Sequence[str], *, fields: Mapping[str, int] | None = None) -> list[Document]:
+    """Jobs by our ids, tombstones included, in no order."""
+    found: list[Document] = await store.jobs.find({"_id": {"$in": list(ids)}}, fields).to_list(None)
+    return found
+
+
+async def locate(store: Store, id: str, caller: Caller, *, fields: Mapping[str, int] | None = None) -> Document | None:
+    """The job with this id, ours or the caller's own (the newest, where queues share it); tombstones are not found."""
+    scope = visible_to(caller) | {"state": NOT_REMOVED}
+    document: Document | None = await store.jobs.find_one({"_id": id, **scope}, fields)
+    if document is None:
+        document = await store.jobs.find_one({"custom_id": id, **scope}, fields, sort=[("_id", DESCENDING)])
+    return document
+
+
+async def move(
+    store: Store, verb: str, id: str, pipeline: list[Document], *, guard: Mapping[str, Any] | None = None, before: bool = False
+) -> Document | None:
+    """One guarded transition of one job.
+
+    Guard: the verb's states and `guard`. Effect: the pipeline. Returns: the document after (or before) it; None when
+    nothing matched, and then nothing was written.
+    Raises: Duplicate when a unique key is held by another job.
+    """
+    try:
+        document: Document | None = await store.jobs.find_one_and_update(
+            {"_id": id, **starts_from(verb), **(guard or {})},
+            pipeline,
+            return_document=ReturnDocument.BEFORE if before else ReturnDocument.AFTER,
+        )
+    except DuplicateKeyError as error:
+        raise Duplicate(_index_of(error.details or {})) from None
+    return document
+
+
+async def move_many(
+    store: Store, verb: str, ids: Sequence[str], pipeline: list[Document], *, guard: Mapping[str, Any] | None = None
+) -> int:
+    """The same transition for many jobs; each is guarded by itself. Returns how many moved.
+
+    Only for verbs whose caller does not need to know which ones moved: the count is no answer after an error.
+    """
+    result = await store.jobs.update_many({"_id": {"$in": list(ids)}, **starts_from(verb), **(guard or {})}, pipeline)
+    return int(result.modified_count)
+
+
+async def mark_awaited(store: Store, ids: Sequence[str]) -> None:
+    """Tells open jobs that somebody waits for them, so that their end is relayed. Guard: not final."""
+    await store.jobs.update_many(
+        {"_id": {"$in": list(ids)}, "state": {"$in": ["scheduled", "waiting", "blocked", "active", "retrying"]}},
+        {"$set": {"awaited": True}},
+    )
+
+
+async def let_go(store: Store) -> int:
+    """Frees idempotency keys and unique holds whose time has passed. Guard: `release_at` passed. Returns how many jobs."""
+    over = {"$lte": ["$idempotency_until", "$$NOW"]}
+    final = {"$in": ["$state", ["completed", "failed", "cancelled", "removed"]]}
+    key_over = {"$and": [{"$ne": [{"$type": "$idempotency_until"}, "missing"]}, over]}
+    hold_over = {
+        "$and": [final, {"$ne": [{"$type": "$unique_until"}, "missing"]}, {"$lte": ["$unique_until", "$$NOW"]}]
+    }
+    result = await store.jobs.update_many(
+        {"release_at": {"$exists": True}, "$expr": {"$lte": ["$release_at", "$$NOW"]}},
+        [
+            {
+                "$set": {
+                    "idempotency_key": {"$cond": [key_over, "$$REMOVE", "$idempotency_key"]},
+                    "idempotency_until": {"$cond": [key_over, "$$REMOVE", "$idempotency_until"]},
+                    "unique_hold": {"$cond": [hold_over, "$$REMOVE", "$unique_hold"]},
+                    "release_at": {
+                        "$cond": [
+                            key_over,
+                            {"$cond": [{"$and": [final, {"$gt": ["$unique_until", "$$NOW"]}]}, "$unique_until", "$$REMOVE"]},
+                            {"$ifNull": ["$idempotency_until", "$$REMOVE"]},
+                        ]
+                    },
+                }
+            }
+        ],
+    )
+    return int(result.modified_count)

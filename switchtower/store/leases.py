@@ -1,0 +1,172 @@
+"""Which commands keep workers alive, and elect one process for a duty?"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from pymongo import ReturnDocument
+from pymongo.errors import DuplicateKeyError
+
+from switchtower.clock import from_ms
+from switchtower.store.collections import Store
+from switchtower.store.transitions import literal
+from switchtower.workers import Worker, WorkerInfo, WorkerState
+
+__all__ = ["acquire", "emptied", "finish", "lose", "lost_candidates", "register", "renew", "resign", "worker_from"]
+
+Document = dict[str, Any]
+
+PRESENT = [WorkerState.LIVE.value, WorkerState.DRAINING.value]
+GONE = [WorkerState.LOST.value, WorkerState.STOPPED.value]
+
+
+def renewal(lease_ms: int | str) -> list[Document]:
+    """The update that extends a worker's lease by the database's clock; shared with the heartbeat thread."""
+    return [{"$set": {"heartbeat_at": "$$NOW", "expires_at": {"$add": ["$$NOW", lease_ms]}}}]
+
+
+def _event(type: str) -> Document:
+    following = {"$add": [{"$ifNull": ["$event_seq", 0]}, 1]}
+    event = {"type": type, "at": "$$NOW", "queues": "$queues", "actor": "$_id"}
+    return {
+        "event_seq": following,
+        "event": {"$arrayToObject": [[{"k": {"$toString": following}, "v": event}]]},
+    }
+
+
+async def register(store: Store, info: WorkerInfo) -> Document:
+    """Creates or revives a worker with a fresh lease. A lost worker that comes back under its id is a new one to us:
+    what it held was or will be rescued by token."""
+    lease_ms = int(info.lease_seconds * 1000)
+    fields: Document = {
+        "state": WorkerState.LIVE.value,
+        "queues": list(info.queues),
+        "names": list(info.names),
+        "concurrency": info.concurrency,
+        "hostname": info.hostname,
+        "pid": info.pid,
+        "kind": info.kind,
+        "lease_ms": lease_ms,
+    }
+    if info.org is not None:
+        fields["org"] = info.org
+    document: Document = await store.workers.find_one_and_update(
+        {"_id": info.id},
+        [
+            {"$set": {key: {"$literal": value} for key, value in fields.items()}},
+            {
+                "$set": {
+                    "started_at": {"$ifNull": ["$started_at", "$$NOW"]},
+                    "heartbeat_at": "$$NOW",
+                    "expires_at": {"$add": ["$$NOW", lease_ms]},
+                    "gone_at": "$$REMOVE",
+                    "emptied": "$$REMOVE",
+                    **_event("register"),
+                }
+            },
+        ],
+        upsert=True,
+        return_document=ReturnDocument.AFTER,
+    )
+    return document
+
+
+async def renew(store: Store, worker_id: str, lease_ms: int | None = None) -> Document | None:
+    """Extends a lease. Guard: the worker is present (a lost one must not come back by renewing). Returns: it, or None."""
+    document: Document | None = await store.workers.find_one_and_update(
+        {"_id": worker_id, "state": {"$in": PRESENT}},
+        renewal(lease_ms if lease_ms is not None else "$lease_ms"),
+        return_document=ReturnDocument.AFTER,
+    )
+    return document
+
+
+async def finish(store: Store, worker_id: str, state: WorkerState, *, sources: Sequence[str] = PRESENT) -> Document | None:
+    """present → draining, stopped or lost, whatever its lease says. Returns: the worker, or None when it was not present."""
+    gone = {} if state is WorkerState.DRAINING else {"gone_at": "$$NOW"}
+    document: Document | None = await store.workers.find_one_and_update(
+        {"_id": worker_id, "state": {"$in": list(sources)}},
+        [{"$set": {"state": state.value, **gone, **_event(state.value)}}],
+        return_document=ReturnDocument.AFTER,
+    )
+    return document
+
+
+async def lost_candidates(store: Store, limit: int = 100) -> list[Document]:
+    """Present workers whose lease has passed by the database's clock, and gone ones that may still hold jobs (the
+    process that was taking them back died)."""
+    passed = {"state": {"$in": PRESENT}, "$expr": {"$lt": ["$expires_at", "$$NOW"]}}
+    gone = {"state": {"$in": GONE}, "emptied": {"$exists": False}}
+    found: list[Document] = await store.workers.find({"$or": [passed, gone]}, limit=limit).to_list(None)
+    return found
+
+
+async def emptied(store: Store, worker_id: str) -> None:
+    """Notes that a gone worker holds no job any more."""
+    await store.workers.update_one({"_id": worker_id, "state": {"$in": GONE}}, {"$set": {"emptied": True}})
+
+
+async def lose(store: Store, worker_id: str) -> Document | None:
+    """present → lost. Guard: its lease has passed by the database's clock at this very moment."""
+    document: Document | None = await store.workers.find_one_and_update(
+        {"_id": worker_id, "state": {"$in": PRESENT}, "$expr": {"$lt": ["$expires_at", "$$NOW"]}},
+        [{"$set": {"state": WorkerState.LOST.value, "gone_at": "$$NOW", **_event("lost")}}],
+        return_document=ReturnDocument.AFTER,
+    )
+    return document
+
+
+def worker_from(d: Document) -> Worker:
+    """A worker as it was read."""
+    return Worker(
+        id=d["_id"],
+        state=WorkerState(d["state"]),
+        queues=d["queues"],
+        names=d["names"],
+        concurrency=d["concurrency"],
+        hostname=d["hostname"],
+        pid=d["pid"],
+        kind=d["kind"],
+        started_at=d["started_at"],
+        heartbeat_at=d["heartbeat_at"],
+        expires_at=d["expires_at"],
+        lease_seconds=d["lease_ms"] / 1000,
+        org=d.get("org"),
+    )
+
+
+async def acquire(store: Store, duty: str, holder: str, term_ms: int) -> int | None:
+    """Takes or renews the lease on a duty. Guard: free, passed, or held by this holder already.
+
+    Returns: the term (it grows with every change of holder), or None when another process holds it.
+    """
+    mine_or_free = {"$or": [{"holder": holder}, {"$expr": {"$lt": ["$expires_at", "$$NOW"]}}]}
+    same = {"$eq": ["$holder", literal(holder)]}
+    pipeline = [
+        {
+            "$set": {
+                "term": {"$cond": [same, "$term", {"$add": ["$term", 1]}]},
+                "holder": literal(holder),
+                "expires_at": {"$add": ["$$NOW", term_ms]},
+            }
+        }
+    ]
+    for _ in range(2):
+        document = await store.leases.find_one_and_update(
+            {"_id": duty, **mine_or_free}, pipeline, return_document=ReturnDocument.AFTER
+        )
+        if document is not None:
+            return int(document["term"])
+        try:
+            await store.leases.insert_one({"_id": duty, "holder": "", "term": 0, "expires_at": from_ms(0)})
+        except DuplicateKeyError:
+            return None
+    return None
+
+
+async def resign(store: Store, duty: str, holder: str) -> None:
+    """Gives a duty up, so that the next process need not wait for the term to pass."""
+    await store.leases.update_one(
+        {"_id": duty, "holder": holder}, [{"$set": {"expires_at": {"$subtract": ["$$NOW", 1]}, "holder": ""}}]
+    )

@@ -1,0 +1,285 @@
+"""Which jobs match a filter, one page at a time?
+
+Pages are keyset pages: a cursor holds the sort key of a row, so page 10,000 costs what page 1 costs. Texts are matched
+literally. Every command is bounded in time.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+
+import orjson
+
+from switchtower.clock import from_ms, to_ms
+from switchtower.errors import InvalidInput
+from switchtower.jobs import JobFilter
+from switchtower.states import JobState
+from switchtower.store.collections import Store
+from switchtower.store.documents import HEAVY
+from switchtower.store.guards import NOT_REMOVED
+
+__all__ = ["Found", "JobOrder", "count", "decode_cursor", "encode_cursor", "filter_document", "keyset_page", "offset_page", "projection"]
+
+Document = dict[str, Any]
+
+TIME_LIMIT_MS = 2_000
+TEXT_LIMIT = 256
+
+
+class JobOrder(StrEnum):
+    """The order of a list of jobs; creation order is the order of our ids."""
+
+    CREATED_DESC = "created_desc"
+    CREATED_ASC = "created_asc"
+    RUN_AT_ASC = "run_at_asc"
+    RUN_AT_DESC = "run_at_desc"
+    FINISHED_DESC = "finished_desc"
+    FINISHED_ASC = "finished_asc"
+    PRIORITY = "priority"
+
+
+_KEYS: dict[JobOrder, tuple[str | None, int]] = {
+    JobOrder.CREATED_DESC: (None, -1),
+    JobOrder.CREATED_ASC: (None, 1),
+    JobOrder.RUN_AT_ASC: ("run_at", 1),
+    JobOrder.RUN_AT_DESC: ("run_at", -1),
+    JobOrder.FINISHED_DESC: ("finished_at", -1),
+    JobOrder.FINISHED_ASC: ("finished_at", 1),
+    JobOrder.PRIORITY: ("rank", 1),
+}
+
+
+@dataclass(slots=True)
+class Found:
+    """Documents of one page with their cursors, and whether there is more on either side."""
+
+    documents: list[Document]
+    cursors: list[str]
+    has_next: bool
+    has_previous: bool
+
+
+def projection(with_: frozenset[str] | None) -> dict[str, int] | None:
+    """Leaves out the heavy fields that nobody asked for; None reads everything."""
+    if with_ is None:
+        return None
+    out = {field: 0 for field in HEAVY if field not in with_}
+    return {**out, "event": 0}
+
+
+def _any(field: str, values: Sequence[Any]) -> Document:
+    return {field: values[0]} if len(values) == 1 else {field: {"$in": list(values)}}
+
+
+def filter_document(filter: JobFilter, *, org: str | None, queues: Sequence[str] | None = None) -> Document:
+    """The filter as MongoDB takes it; values are compared, never interpreted.
+
+    `queues` names the known queues: a filter by state alone then uses the listing index queue by queue.
+    """
+    clauses: list[Document] = []
+    if org is not None:
+        clauses.append({"org": org})
+    if filter.ids is not None:
+        ids = list(filter.ids)
+        clauses.append({"$or": [{"_id": {"$in": ids}}, {"custom_id": {"$in": ids}}]})
+    states = [state.value for state in filter.states] if filter.states is not None else None
+    if states is None:
+        clauses.append({"state": NOT_REMOVED if filter.queues is None else {"$in": [s.value for s in JobState]}})
+    else:
+        clauses.append(_any("state", states) if states else {"_id": {"$in": []}})
+        if filter.queues is None and queues and len(queues) * len(states) <= 100:
+            clauses.append(_any("queue", queues))
+    for field, values in (("queue", filter.queues), ("name", filter.names), ("tags", filter.tags)):
+        if values is not None:
+            clauses.append(_any(field, list(values)) if values else {"_id": {"$in": []}})
+    for field, value in (
+        ("group", filter.group),
+        ("unique_key", filter.unique_key),
+        ("parent_id", filter.parent_id),
+        ("error.fingerprint", filter.error_fingerprint),
+    ):
+        if value is not None:
+            clauses.append({field: value})
+    if filter.created_after is not None or filter.created_before is not None:
+        bounds = {"$gt": filter.created_after, "$lt": filter.created_before}
+        clauses.append({"created_at": {key: at for key, at in bounds.items() if at is not None}})
+    for match in filter.payload:
+        clauses.append({payload_path(match.path): {"$eq": match.value}})
+    if filter.text is not None:
+        clauses.append(_text(filter.text))
+    return {"$and": clauses} if len(clauses) > 1 else (clauses[0] if clauses else {})
+
+
+def payload_path(path: str) -> str:
+    """The field of a payload path such as `user.email`; empty steps, `$` and NUL are refused."""
+    steps = path.split(".")
+    if not path or len(path) > 512 or any(not step or step.startswith("$") or "\0" in step for step in steps):
+        raise InvalidInput("payload.path", "must be dotted names such as user.email, without empty steps or '$'.")
+    return f"payload.{path}"
+
+
+def _text(text: str) -> Document:
+    if len(text) > TEXT_LIMIT:
+        raise InvalidInput("text", f"is longer than {TEXT_LIMIT} characters.")
+    if "\0" in text:
+        raise InvalidInput("text", "must not contain NUL.")
+    pattern = {"$regex": re.escape(text), "$options": "i"}
+    inside = {"$regexMatch": {"input": _json("$payload"), "regex": re.escape(text), "options": "i"}}
+    return {
+        "$or": [
+            {"_id": text},
+            {"custom_id": pattern},
+            {"name": pattern},
+            {"error.message": pattern},
+            {"error.type": pattern},
+            {"$expr": inside},
+        ]
+    }
+
+
+def _json(field: str) -> Document:
+    """Every scalar of a payload as text, three levels deep: what a literal search can see without server-side code."""
+
+    def scalars(value: str, depth: int, name: str) -> Document:
+        kinds = {"$type": value}
+        plain = {"$convert": {"input": value, "to": "string", "onError": "", "onNull": ""}}
+        if depth == 0:
+            return plain
+
+        def joined(items: Any, item: str) -> Document:
+            return {
+                "$reduce": {
+                    "input": {"$map": {"input": items, "as": item, "in": scalars(f"$${item}", depth - 1, item)}},
+                    "initialValue": "",
+                    "in": {"$concat": ["$$value", " ", "$$this"]},
+                }
+            }
+
+        pairs = {
+            "$reduce": {
+                "input": {
+                    "$map": {
+                        "input": {"$objectToArray": value},
+                        "as": f"{name}o",
+                        "in": {"$concat": [f"$${name}o.k", " ", scalars(f"$${name}o.v", depth - 1, f"{name}p")]},
+                    }
+                },
+                "initialValue": "",
+                "in": {"$concat": ["$$value", " ", "$$this"]},
+            }
+        }
+        return {
+            "$switch": {
+                "branches": [
+                    {"case": {"$eq": [kinds, "object"]}, "then": pairs},
+                    {"case": {"$eq": [kinds, "array"]}, "then": joined(value, f"{name}a")},
+                ],
+                "default": plain,
+            }
+        }
+
+    return scalars(field, 3, "s")
+
+
+def encode_cursor(order: JobOrder, document: Mapping[str, Any]) -> str:
+    """An opaque cursor: the order and the sort key of a row."""
+    field, _ = _KEYS[order]
+    value = None if field is None else document.get(field)
+    if isinstance(value, datetime):
+        value = ["t", to_ms(value)]
+    return base64.urlsafe_b64encode(orjson.dumps([order.value, value, document["_id"]])).decode().rstrip("=")
+
+
+def decode_cursor(order: JobOrder, cursor: str) -> tuple[Any, str]:
+    """The sort key that `encode_cursor` wrote. Raises InvalidInput for anything else."""
+    try:
+        padded = cursor + "=" * (-len(cursor) % 4)
+        name, value, id = orjson.loads(base64.b64decode(padded, altchars=b"-_", validate=True))
+        if name != order.value or not isinstance(id, str) or isinstance(value, dict):
+            raise ValueError
+        if isinstance(value, list):
+            kind, ms = value
+            if kind != "t" or not isinstance(ms, int):
+                raise ValueError
+            value = from_ms(ms)
+    except (ValueError, TypeError, OverflowError, binascii.Error):
+        raise InvalidInput("after/before", "is not a cursor of this list and order.") from None
+    return value, id
+
+
+async def keyset_page(
+    store: Store,
+    match: Document,
+    *,
+    order: JobOrder,
+    first: int | None,
+    last: int | None,
+    after: str | None,
+    before: str | None,
+    fields: Mapping[str, int] | None,
+) -> Found:
+    """One page: `first` rows behind `after`, or `last` rows before `before`."""
+    field, direction = _KEYS[order]
+    backwards = last is not None
+    size = last if backwards else first
+    assert size is not None
+    clauses = [match]
+    for cursor, sign in ((after, 1), (before, -1)):
+        if cursor is not None:
+            value, id = decode_cursor(order, cursor)
+            clauses.append(_beyond(field, value, id, ">" if direction * sign > 0 else "<"))
+    step = -direction if backwards else direction
+    sort = [*([(field, step)] if field else []), ("_id", step)]
+    query = clauses[0] if len(clauses) == 1 else {"$and": clauses}
+    cursor_ = store.jobs.find(query, fields, sort=sort, limit=size + 1, max_time_ms=TIME_LIMIT_MS, allow_disk_use=True)
+    rows: list[Document] = await cursor_.to_list(size + 1)
+    more = len(rows) > size
+    rows = rows[:size]
+    if backwards:
+        rows.reverse()
+    return Found(
+        rows,
+        [encode_cursor(order, row) for row in rows],
+        has_next=before is not None if backwards else more,
+        has_previous=more if backwards else after is not None,
+    )
+
+
+def _beyond(field: str | None, value: Any, id: str, sign: str) -> Document:
+    """Rows strictly behind a sort key; rows without the field sort as null, first ascending and last descending."""
+    operator = "$gt" if sign == ">" else "$lt"
+    if field is None:
+        return {"_id": {operator: id}}
+    tie = {field: value, "_id": {operator: id}}
+    if value is None:
+        return {"$or": [tie, {field: {"$ne": None}}]} if sign == ">" else tie
+    rest: list[Document] = [tie, {field: {operator: value}}]
+    if sign == "<":
+        rest.append({field: None})
+    return {"$or": rest}
+
+
+async def offset_page(
+    store: Store, match: Document, *, order: JobOrder, offset: int, limit: int, fields: Mapping[str, int] | None
+) -> list[Document]:
+    """A page by offset, for the REST dialects."""
+    field, step = _KEYS[order]
+    sort = [*([(field, step)] if field else []), ("_id", step)]
+    cursor = store.jobs.find(
+        match, fields, sort=sort, skip=offset, limit=limit, max_time_ms=TIME_LIMIT_MS, allow_disk_use=True
+    )
+    rows: list[Document] = await cursor.to_list(limit)
+    return rows
+
+
+async def count(store: Store, match: Document, *, cap: int) -> tuple[int, bool]:
+    """How many match, counted up to `cap`: (value, whether it is exact)."""
+    value = await store.jobs.count_documents(match, limit=cap + 1, maxTimeMS=TIME_LIMIT_MS)
+    return (cap, False) if value > cap else (value, True)

@@ -1,0 +1,114 @@
+"""What every test can ask for: a real mongod of the session's own, a database of the test's own, a driver.
+
+    async def test_something(mongodb_url: str, database_name: str, driver: str) -> None: ...
+
+`mongodb_url` is a one-node replica set with fail points enabled (`tests.mongod.fail_command`); `database_name` is fresh
+and dropped afterwards; `driver` runs the test once with each supported driver; `replica_set` is three nodes to break.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import signal
+import tempfile
+import uuid
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from pymongo import MongoClient
+
+from switchtower import embedded
+from switchtower.embedded import EmbeddedMongo
+from switchtower.store.driver import Database, connect
+from tests.mongod import TEST_COMMANDS, ReplicaSet
+
+TEMPORARY = "switchtower-tests-"
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    # A developer's own settings must not reach the tests, least of all the address of their database.
+    for name in list(os.environ):
+        if name.startswith("SWITCHTOWER_") and not name.startswith("SWITCHTOWER_TEST_"):
+            del os.environ[name]
+
+    def interrupted(number: int, frame: object) -> None:
+        raise KeyboardInterrupt
+
+    # Ended by its caller, the run still tears down: no mongod is left behind.
+    signal.signal(signal.SIGTERM, interrupted)
+
+
+def pytest_sessionstart(session: pytest.Session) -> None:
+    # A run that was itself killed could not tear down: its servers have lost their parent.
+    for process in psutil.process_iter(["name", "ppid", "cmdline"]):
+        if process.info["name"] == "mongod" and process.info["ppid"] == 1:
+            for directory in re.findall(rf"--dbpath=(\S*/{TEMPORARY}[^/\s]+)", " ".join(process.info["cmdline"])):
+                process.kill()
+                shutil.rmtree(directory, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def scale() -> str:
+    """`full` under make nightly, else `ci`: which of a fault test's two counts to use."""
+    return os.environ.get("SWITCHTOWER_TEST_SCALE", "ci")
+
+
+@pytest.fixture(scope="session")
+def mongod() -> Iterator[EmbeddedMongo]:
+    """The session's mongod; each process of a parallel run has its own, since fail points are server-wide."""
+    directory = Path(tempfile.mkdtemp(prefix=TEMPORARY))
+    try:
+        with embedded.start(directory, extra_args=[TEST_COMMANDS]) as server:
+            yield server
+    finally:
+        shutil.rmtree(directory, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def mongodb_url(mongod: EmbeddedMongo) -> str:
+    return mongod.url
+
+
+@pytest.fixture(scope="session")
+def mongo(mongodb_url: str) -> Iterator[MongoClient[dict[str, Any]]]:
+    """A blocking client, for arranging and inspecting what the code under test reads and writes."""
+    client: MongoClient[dict[str, Any]] = MongoClient(mongodb_url)
+    with client:
+        yield client
+
+
+@pytest.fixture
+def database_name(mongo: MongoClient[dict[str, Any]]) -> Iterator[str]:
+    """The name of an empty database that only this test uses."""
+    name = f"test_{uuid.uuid4().hex[:16]}"
+    yield name
+    mongo.drop_database(name)
+
+
+@pytest.fixture(params=["pymongo", "motor"])
+def driver(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture
+async def database(mongodb_url: str, database_name: str, driver: str) -> AsyncIterator[Database]:
+    """The test's own database as the store sees it, once with each driver."""
+    opened = await connect(mongodb_url, database=database_name, driver=driver)
+    yield opened
+    await opened.close()
+
+
+@pytest.fixture
+def replica_set() -> Iterator[ReplicaSet]:
+    """Three mongods with two-second elections, for tests that break them."""
+    directory = Path(tempfile.mkdtemp(prefix=f"{TEMPORARY}replicas-"))
+    try:
+        with ReplicaSet(directory) as replicas:
+            yield replicas
+    finally:
+        shutil.rmtree(directory, ignore_errors=True)

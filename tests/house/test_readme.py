@@ -1,0 +1,46 @@
+"""The README's code is code: every Python block compiles and its imports exist, the self-contained ones run."""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from graphql import parse
+
+ROOT = Path(__file__).parents[2]
+BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.M | re.S)
+
+
+def blocks(language: str) -> list[str]:
+    return [code for found, code in BLOCK.findall((ROOT / "README.md").read_text()) if found == language]
+
+
+def test_there_is_something_to_check() -> None:
+    assert blocks("python") and blocks("graphql")
+
+
+@pytest.mark.parametrize("code", blocks("python"), ids=range(len(blocks("python"))))
+def test_python_blocks_run_as_a_users_module(code: str, tmp_path: Path) -> None:
+    ast.parse(code)
+    (tmp_path / "tasks.py").write_text(code)
+    outcome = subprocess.run([sys.executable, "-c", "import tasks"], cwd=tmp_path, capture_output=True, text=True)
+    assert outcome.returncode == 0, outcome.stderr
+
+
+@pytest.mark.parametrize("code", blocks("graphql"), ids=range(len(blocks("graphql"))))
+def test_graphql_blocks_are_valid_against_the_schema(code: str) -> None:
+    from graphql import build_schema, validate
+
+    schema = build_schema((ROOT / "schema.graphql").read_text())
+    assert validate(schema, parse(code)) == []
+
+
+def test_commands_it_names_exist() -> None:
+    text = (ROOT / "README.md").read_text()
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.M))
+    named = set(re.findall(r"(?:`|^\$ |^)make ([a-z-]+)", text, re.M))
+    assert named and named <= targets
