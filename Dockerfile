@@ -14,9 +14,9 @@ ENV PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1
 COPY --from=build /wheels /wheels
 COPY constraints.txt /wheels/
 RUN pip install --no-cache-dir -c /wheels/constraints.txt "$(ls /wheels/*.whl)[server,demo]" \
-    && useradd --system --create-home --uid 10001 switchtower
+    && useradd --system --create-home --home-dir /srv/switchtower --uid 10001 switchtower
 USER switchtower
-WORKDIR /home/switchtower
+WORKDIR /srv/switchtower
 EXPOSE 8420
 STOPSIGNAL SIGTERM
 HEALTHCHECK --interval=5s --timeout=3s --start-period=20s --retries=6 \

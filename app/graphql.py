@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Mapping
-from contextlib import aclosing
 from datetime import timedelta
 from functools import lru_cache
 from typing import Any, Final, NamedTuple, cast
@@ -105,6 +104,7 @@ class GraphQLEndpoint(GraphQL[Any, None]):
         self.request_limits = limits or RequestLimits()
         self._context = context
         self._closing = closing or asyncio.Event()
+        self._endings: set[asyncio.Future[None]] = set()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "websocket":
@@ -228,24 +228,26 @@ class GraphQLEndpoint(GraphQL[Any, None]):
         return StreamingResponse(self._until_closing(chunks), headers=dict(transport.headers))
 
     async def _until_closing(self, chunks: Callable[[], AsyncGenerator[str, None]]) -> AsyncGenerator[str, None]:
+        stream = chunks()
         closing = asyncio.ensure_future(self._closing.wait())
-        following: asyncio.Future[str] | None = None
+        following: asyncio.Future[str] = asyncio.ensure_future(anext(stream))
         try:
-            async with aclosing(chunks()) as stream:
-                while True:
-                    following = asyncio.ensure_future(anext(stream))
-                    await asyncio.wait({following, closing}, return_when=asyncio.FIRST_COMPLETED)
-                    if not following.done():
-                        return
-                    try:
-                        yield following.result()
-                    except StopAsyncIteration:
-                        return
+            while True:
+                await asyncio.wait({following, closing}, return_when=asyncio.FIRST_COMPLETED)
+                if not following.done():
+                    return
+                try:
+                    chunk = following.result()
+                except StopAsyncIteration:
+                    return
+                yield chunk
+                following = asyncio.ensure_future(anext(stream))
         finally:
             closing.cancel()
-            if following is not None and not following.done():
-                following.cancel()
-                await asyncio.gather(following, return_exceptions=True)
+            # In a task of its own: a client's leaving cancels this one again at every await.
+            ending = asyncio.ensure_future(_end(following, stream))
+            self._endings.add(ending)
+            ending.add_done_callback(self._endings.discard)
 
     def _json(self, result: ExecutionResult, media: str, request_id: str) -> Response:
         early = isinstance(result, PreExecutionError)
@@ -257,6 +259,12 @@ class GraphQLEndpoint(GraphQL[Any, None]):
         if result.errors and _is_of_request(result, early):
             del body["data"]
         return Response(orjson.dumps(body), status, headers, media_type=f"{media}; charset=utf-8")
+
+
+async def _end(following: asyncio.Future[str], stream: AsyncGenerator[str, None]) -> None:
+    following.cancel()
+    await asyncio.gather(following, return_exceptions=True)
+    await stream.aclose()
 
 
 def _kinds(document: Document, name: str | None) -> set[OperationType]:

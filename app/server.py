@@ -107,6 +107,8 @@ def configure(app: ASGIApp, *, frame_bytes: int, grace_seconds: int = GRACE_SECO
         app,
         http=BoundedHttpProtocol,
         ws_max_size=frame_bytes,
+        # Compression costs more than the small messages of a subscription save, and lets small frames grow large here.
+        ws_per_message_deflate=False,
         ws_ping_interval=20,
         ws_ping_timeout=20,
         timeout_keep_alive=KEEP_ALIVE_SECONDS,

@@ -10,6 +10,7 @@ from schema.bulk import BulkMutation, BulkQuery, BulkSubscription
 from schema.claims import ClaimMutation
 from schema.dead_letters import DeadLetter, DeadLetterMutation, DeadLetterQuery, DeadLetterSubscription
 from schema.errors import HANDLERS
+from schema.fields import query
 from schema.job_operations import JobMutation, JobQuery, JobSubscription
 from schema.jobs import Job
 from schema.node import Node
@@ -27,9 +28,7 @@ __all__ = ["build_schema"]
 class Query(JobQuery, QueueQuery, DeadLetterQuery, WorkerQuery, BulkQuery, StatsQuery):
     """The queries of every noun."""
 
-    @strawberry.field(
-        graphql_type=Node | None, description="The thing with this id, whatever it is; null where there is none."
-    )
+    @query(graphql_type=Node | None, description="The thing with this id, whatever it is; null where there is none.")
     async def node(self, info: Info, id: Annotated[strawberry.ID, strawberry.argument(description="Its id.")]) -> Any:
         return await nodes.get(info.context, id, with_=heavy(info))
 

@@ -6,11 +6,12 @@ from typing import Annotated, Any
 
 import strawberry
 
-from schema.errors import NotFound, result
+from schema.errors import result
+from schema.fields import mutation, query, resolved, subscription
 from schema.inputs import JobFilter, job_filter
 from schema.resolvers import bulk as resolvers
 from schema.selection import Info
-from switchtower.engine import bulk as records
+from switchtower import engine as records
 
 __all__ = ["BulkMutation", "BulkOperation", "BulkQuery", "BulkSubscription"]
 
@@ -21,7 +22,7 @@ def _dry_run(root: strawberry.Parent[records.BulkOperation]) -> bool:
 
 @strawberry.type(description="Something that is done to all jobs that match a filter, in chunks of 1,000.")
 class BulkOperation:
-    """`switchtower.engine.bulk.BulkOperation`."""
+    """`switchtower.engine.BulkOperation`."""
 
     id: strawberry.ID | None = strawberry.field(description="Its id; null for a dry run, of which nothing is kept.")
     verb: str = strawberry.field(description="What is done: `cancel`, `retry`, `promote` or `remove`.")
@@ -34,7 +35,7 @@ class BulkOperation:
         description="How many could not be, such as those that another job's unique key holds up."
     )
     done: bool = strawberry.field(description="Whether it has come to its end.")
-    dry_run: bool = strawberry.field(resolver=_dry_run, description="Whether it only counted.")
+    dry_run: bool = resolved(resolver=_dry_run, description="Whether it only counted.")
     sample_ids: list[strawberry.ID] = strawberry.field(description="Some of the jobs that match.")
     created_at: datetime = strawberry.field(description="When it began.")
     finished_at: datetime | None = strawberry.field(description="When it came to its end.")
@@ -46,10 +47,10 @@ class BulkOperation:
         return isinstance(obj, records.BulkOperation)
 
 
-CancelJobsResult = result("CancelJobsResult", BulkOperation, NotFound)
-RetryJobsResult = result("RetryJobsResult", BulkOperation, NotFound)
-PromoteJobsResult = result("PromoteJobsResult", BulkOperation, NotFound)
-RemoveJobsResult = result("RemoveJobsResult", BulkOperation, NotFound)
+CancelJobsResult = result("CancelJobsResult", BulkOperation)
+RetryJobsResult = result("RetryJobsResult", BulkOperation)
+PromoteJobsResult = result("PromoteJobsResult", BulkOperation)
+RemoveJobsResult = result("RemoveJobsResult", BulkOperation)
 
 FILTER = strawberry.argument(
     description="Which jobs, as they are now; an empty filter means all that the mutation can change."
@@ -61,9 +62,7 @@ DRY_RUN = strawberry.argument(description="Changes nothing: says how many match,
 class BulkQuery:
     """Queries about operations on many jobs."""
 
-    @strawberry.field(
-        graphql_type=BulkOperation | None, description="The operation with this id; null where there is none."
-    )
+    @query(graphql_type=BulkOperation | None, description="The operation with this id; null where there is none.")
     async def bulk_operation(
         self, info: Info, id: Annotated[strawberry.ID, strawberry.argument(description="The operation's id.")]
     ) -> Any:
@@ -74,27 +73,25 @@ class BulkQuery:
 class BulkMutation:
     """What can be done to many jobs at once."""
 
-    @strawberry.mutation(graphql_type=CancelJobsResult, description="`cancelJob` for every job that matches.")
+    @mutation(graphql_type=CancelJobsResult, description="`cancelJob` for every job that matches.")
     async def cancel_jobs(
         self, info: Info, filter: Annotated[JobFilter, FILTER], dry_run: Annotated[bool, DRY_RUN] = False
     ) -> Any:
         return await resolvers.start(info.context, "cancel", job_filter(filter), dry_run=dry_run)
 
-    @strawberry.mutation(graphql_type=RetryJobsResult, description="`retryJob` for every job that matches.")
+    @mutation(graphql_type=RetryJobsResult, description="`retryJob` for every job that matches.")
     async def retry_jobs(
         self, info: Info, filter: Annotated[JobFilter, FILTER], dry_run: Annotated[bool, DRY_RUN] = False
     ) -> Any:
         return await resolvers.start(info.context, "retry", job_filter(filter), dry_run=dry_run)
 
-    @strawberry.mutation(graphql_type=PromoteJobsResult, description="`promoteJob` for every job that matches.")
+    @mutation(graphql_type=PromoteJobsResult, description="`promoteJob` for every job that matches.")
     async def promote_jobs(
         self, info: Info, filter: Annotated[JobFilter, FILTER], dry_run: Annotated[bool, DRY_RUN] = False
     ) -> Any:
         return await resolvers.start(info.context, "promote", job_filter(filter), dry_run=dry_run)
 
-    @strawberry.mutation(
-        graphql_type=RemoveJobsResult, description="`removeJob` for every job that matches and is not running."
-    )
+    @mutation(graphql_type=RemoveJobsResult, description="`removeJob` for every job that matches and is not running.")
     async def remove_jobs(
         self, info: Info, filter: Annotated[JobFilter, FILTER], dry_run: Annotated[bool, DRY_RUN] = False
     ) -> Any:
@@ -105,7 +102,7 @@ class BulkMutation:
 class BulkSubscription:
     """Streams about operations on many jobs."""
 
-    @strawberry.subscription(
+    @subscription(
         graphql_type=BulkOperation | None,
         description="The operation now and as it goes on, to its end. Null, and the end, where there is none.",
     )

@@ -6,6 +6,7 @@ from typing import Annotated, Any
 import strawberry
 
 from schema.errors import LeaseLost, NotFound, result
+from schema.fields import mutation, resolved
 from schema.jobs import Job
 from schema.resolvers import claims as resolvers
 from schema.scalars import JSON
@@ -62,17 +63,17 @@ class LeasedJob:
     """`schema.resolvers.claims.Leased`."""
 
     job: Job = strawberry.field(description="What to run.")
-    lease_token: str = strawberry.field(resolver=_token, description="Every report on the job must carry it.")
-    attempt_id: strawberry.ID = strawberry.field(
+    lease_token: str = resolved(resolver=_token, description="Every report on the job must carry it.")
+    attempt_id: strawberry.ID = resolved(
         resolver=_attempt_id,
         description="The id of this attempt: the same in the job's history, and a key for effects elsewhere.",
     )
-    attempt: int = strawberry.field(resolver=_attempt, description="The number of this attempt.")
-    fence: int = strawberry.field(
+    attempt: int = resolved(resolver=_attempt, description="The number of this attempt.")
+    fence: int = resolved(
         resolver=_fence,
         description="Grows with every claim of the job: let other systems refuse a smaller one than they have seen.",
     )
-    cancel_requested: bool = strawberry.field(
+    cancel_requested: bool = resolved(
         resolver=_cancel_requested, description="Whether somebody has asked for it to stop already."
     )
 
@@ -163,7 +164,7 @@ LEASE_TOKEN = strawberry.argument(description="The token of the lease that you h
 class ClaimMutation:
     """What a worker does."""
 
-    @strawberry.mutation(
+    @mutation(
         graphql_type=ClaimJobsResult,
         description=(
             "Takes waiting jobs under lease and counts them as started. Registers the worker, and extends its "
@@ -183,7 +184,7 @@ class ClaimMutation:
         )
         return await resolvers.claim(info.context, request, with_=heavy(info))
 
-    @strawberry.mutation(
+    @mutation(
         graphql_type=ExtendLeasesResult,
         description=(
             "Extends a worker's lease on all jobs that it holds. `NotFound` means that it was silent for too "
@@ -195,7 +196,7 @@ class ClaimMutation:
     ) -> resolvers.Extended:
         return await resolvers.extend(info.context, input.worker_id, lease_ms=input.lease_ms)
 
-    @strawberry.mutation(graphql_type=CompleteJobResult, description="Ends a run well. Repeating it is harmless.")
+    @mutation(graphql_type=CompleteJobResult, description="Ends a run well. Repeating it is harmless.")
     async def complete_job(
         self,
         info: Info,
@@ -205,7 +206,7 @@ class ClaimMutation:
     ) -> records.Job:
         return await resolvers.complete(info.context, id, lease_token, result)
 
-    @strawberry.mutation(
+    @mutation(
         graphql_type=FailJobResult,
         description=(
             "Ends a run badly: the job waits for its next attempt, or fails when none is left. Repeating it is "
@@ -221,9 +222,7 @@ class ClaimMutation:
     ) -> records.Job:
         return await resolvers.fail(info.context, id, lease_token, error.record())
 
-    @strawberry.mutation(
-        graphql_type=ReportProgressResult, description="Sets the progress of a running job, for everyone to see."
-    )
+    @mutation(graphql_type=ReportProgressResult, description="Sets the progress of a running job, for everyone to see.")
     async def report_progress(
         self,
         info: Info,
@@ -235,7 +234,7 @@ class ClaimMutation:
     ) -> records.Job:
         return await resolvers.report_progress(info.context, id, lease_token, progress, with_=heavy(info))
 
-    @strawberry.mutation(graphql_type=AppendLogResult, description="Adds a line to the log of a running job.")
+    @mutation(graphql_type=AppendLogResult, description="Adds a line to the log of a running job.")
     async def append_log(
         self,
         info: Info,
@@ -246,7 +245,7 @@ class ClaimMutation:
     ) -> records.Job:
         return await resolvers.append_log(info.context, id, lease_token, line, level=level, with_=heavy(info))
 
-    @strawberry.mutation(
+    @mutation(
         graphql_type=ReleaseJobResult, description="Gives a running job back to its queue; the attempt is not charged."
     )
     async def release_job(

@@ -27,4 +27,4 @@ class Context:
     caller: Caller
     request_id: str = ""
     max_page: int = MAX_PAGE
-    memo: dict[str, Any] = field(default_factory=dict)
+    memo: dict[object, Any] = field(default_factory=dict)

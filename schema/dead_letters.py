@@ -11,6 +11,7 @@ from schema import loaders
 from schema.enums import described
 from schema.errors import Conflict, Error, InvalidTransition, NotFound, rendered, result
 from schema.events import AT, CURSOR, StreamGap
+from schema.fields import mutation, query, resolved, subscription
 from schema.inputs import given
 from schema.jobs import EnqueuedJob, Job, JobError
 from schema.node import Node, Scope
@@ -19,8 +20,8 @@ from schema.resolvers import dead_letters as resolvers
 from schema.resolvers.bounds import Listing, window
 from schema.scalars import JSON
 from schema.selection import Info, heavy
+from switchtower import engine as records
 from switchtower import jobs as job_records
-from switchtower.engine import dead_letters as records
 from switchtower.events import Event, Topic
 
 __all__ = ["DeadLetter", "DeadLetterConnection", "DeadLetterMutation", "DeadLetterQuery", "DeadLetterSubscription"]
@@ -36,10 +37,10 @@ def _scope(root: strawberry.Parent[records.DeadLetter]) -> records.DeadLetter:
 
 @strawberry.type(description="What is kept of a job that failed for good.")
 class DeadLetter(Node):
-    """`switchtower.engine.dead_letters.DeadLetter`."""
+    """`switchtower.engine.DeadLetter`."""
 
     job_id: strawberry.ID = strawberry.field(description="The job.")
-    job: Job | None = strawberry.field(
+    job: Job | None = resolved(
         resolver=_job, graphql_type=Job | None, description="The job as it is now; null when it was removed."
     )
     generation: int = strawberry.field(description="The generation of the job that failed.")
@@ -56,7 +57,7 @@ class DeadLetter(Node):
     failed_at: datetime = strawberry.field(description="When it failed for good.")
     replayed_at: datetime | None = strawberry.field(description="When it was last replayed.")
     replay_job_ids: list[strawberry.ID] = strawberry.field(description="The jobs that replay it, oldest first.")
-    scope: Scope = strawberry.field(resolver=_scope, graphql_type=Scope, description="Whose it is.")
+    scope: Scope = resolved(resolver=_scope, graphql_type=Scope, description="Whose it is.")
 
     @classmethod
     def is_type_of(cls, obj: object, info: object) -> bool:
@@ -69,7 +70,7 @@ DeadLetterConnection = Connection[DeadLetter]
 
 @strawberry.input(description="Which dead letters: every given condition must hold.")
 class DeadLetterFilter:
-    """`switchtower.engine.dead_letters.DeadLetterFilter`."""
+    """`switchtower.engine.DeadLetterFilter`."""
 
     queues: list[str] | None = strawberry.field(default=None, description="Of jobs in any of these queues.")
     names: list[str] | None = strawberry.field(default=None, description="Of jobs with any of these names.")
@@ -124,14 +125,12 @@ class DeadLetterEvent:
     at: datetime = strawberry.field(description=AT)
     type: DeadLetterEventType = strawberry.field(description="What happened.")
     id: strawberry.ID = strawberry.field(name="deadLetterId", description="The dead letter.")
-    dead_letter: DeadLetter | None = strawberry.field(
+    dead_letter: DeadLetter | None = resolved(
         resolver=_dead_letter,
         graphql_type=DeadLetter | None,
         description="The dead letter as it is now; null when it was removed.",
     )
-    job_id: strawberry.ID | None = strawberry.field(
-        resolver=_event_job, description="The job that failed, or that replays it."
-    )
+    job_id: strawberry.ID | None = resolved(resolver=_event_job, description="The job that failed, or that replays it.")
     name: str = strawberry.field(name="jobName", description="The job's name.")
     queue: str = strawberry.field(description="The job's queue.")
     actor: str | None = strawberry.field(description="Who did it.")
@@ -175,13 +174,11 @@ FILTER = strawberry.argument(description="Which dead letters; all where not give
 class DeadLetterQuery:
     """Queries about dead letters."""
 
-    @strawberry.field(
-        graphql_type=DeadLetter | None, description="The dead letter with this id; null where there is none."
-    )
+    @query(graphql_type=DeadLetter | None, description="The dead letter with this id; null where there is none.")
     async def dead_letter(self, info: Info, id: Annotated[strawberry.ID, ID]) -> Any:
         return await resolvers.get(info.context, id)
 
-    @strawberry.field(graphql_type=DeadLetterConnection, description="The dead letters that match, newest first.")
+    @query(graphql_type=DeadLetterConnection, description="The dead letters that match, newest first.")
     async def dead_letters(
         self,
         info: Info,
@@ -194,7 +191,7 @@ class DeadLetterQuery:
         part = window(info.context, first, after, last, before)
         return await resolvers.page(info.context, dead_letter_filter(filter), part)
 
-    @strawberry.field(graphql_type=Count, description="How many dead letters match.")
+    @query(graphql_type=Count, description="How many dead letters match.")
     async def dead_letter_count(self, info: Info, filter: Annotated[DeadLetterFilter | None, FILTER] = None) -> Any:
         return await resolvers.count(info.context, dead_letter_filter(filter))
 
@@ -203,7 +200,7 @@ class DeadLetterQuery:
 class DeadLetterMutation:
     """What can be done to dead letters."""
 
-    @strawberry.mutation(
+    @mutation(
         graphql_type=ReplayDeadLetterResult,
         description="Enqueues the job again as a new one; the dead letter stays and names it.",
     )
@@ -217,7 +214,7 @@ class DeadLetterMutation:
     ) -> EnqueuedJob:
         return EnqueuedJob(await resolvers.replay(info.context, id, idempotency_key=idempotency_key))
 
-    @strawberry.mutation(
+    @mutation(
         graphql_type=ReplayDeadLettersResult,
         description=(
             "Replays the dead letters that match and were never replayed, each once: the oldest 1,000; repeat "
@@ -230,13 +227,13 @@ class DeadLetterMutation:
         replayed, errors = await resolvers.replay_all(info.context, dead_letter_filter(filter))
         return ReplayedDeadLetters(replayed=replayed, errors=[rendered(error) for error in errors[:100]])
 
-    @strawberry.mutation(graphql_type=RemoveDeadLettersResult, description="Deletes these dead letters; at most 1,000.")
+    @mutation(graphql_type=RemoveDeadLettersResult, description="Deletes these dead letters; at most 1,000.")
     async def remove_dead_letters(
         self, info: Info, ids: Annotated[list[strawberry.ID], strawberry.argument(description="Their ids.")]
     ) -> RemovedDeadLetters:
         return RemovedDeadLetters(removed=await resolvers.remove(info.context, ids))
 
-    @strawberry.mutation(
+    @mutation(
         graphql_type=PurgeDeadLettersResult, description="Deletes the dead letters that failed longer ago than this."
     )
     async def purge_dead_letters(
@@ -253,7 +250,7 @@ class DeadLetterMutation:
 class DeadLetterSubscription:
     """Streams about dead letters."""
 
-    @strawberry.subscription(
+    @subscription(
         graphql_type=DeadLetterStreamItem, description="Dead letters as jobs leave them and as they are replayed."
     )
     async def dead_letters(

@@ -5,7 +5,7 @@ from enum import EnumMeta, StrEnum
 
 import strawberry
 
-from switchtower.engine.jobs import JobOrder
+from switchtower.engine import BlockageKind, JobOrder
 from switchtower.jobs import Deduplication, ErrorKind
 from switchtower.retry import BackoffKind
 from switchtower.states import TRANSITIONS, JobState, Transition, allowed_from
@@ -34,6 +34,22 @@ described(
         "COMPLETED": "Ended well.",
         "FAILED": "Ended badly: attempts spent, a fatal error, or its time was up. It leaves a dead letter.",
         "CANCELLED": "Ended by a cancel.",
+    },
+)
+described(
+    BlockageKind,
+    "What keeps a job from running.",
+    {
+        "FINISHED": "It has ended.",
+        "RUNNING": "Nothing: it runs.",
+        "DELAYED": "It is not due yet.",
+        "BACKING_OFF": "An attempt failed, and the next is not due yet.",
+        "WAITS_FOR_JOBS": "Children or dependencies have not ended.",
+        "QUEUE_PAUSED": "Its queue is paused.",
+        "NAME_PAUSED": "Its name is paused in its queue.",
+        "NO_WORKER": "No live worker takes jobs from its queue.",
+        "NO_HANDLER": "No live worker of its queue has a handler of its name.",
+        "JOBS_AHEAD": "Other jobs of its queue go first.",
     },
 )
 described(

@@ -86,7 +86,8 @@ class InvalidTransition(Error):
     """`switchtower.errors.InvalidTransition`."""
 
     verb: str = strawberry.field(description="The transition that was asked for.")
-    state: JobState | None = strawberry.field(description="The state of the job; null when it was removed.")
+    # Not `state`: selected together with the state of the job, it would be one field of two types.
+    current_state: JobState | None = strawberry.field(description="The state of the job; null when it was removed.")
     allowed: list[JobState] = strawberry.field(description="The states that allow it.")
 
 
@@ -143,7 +144,7 @@ def _invalid_transition(error: errors.InvalidTransition) -> InvalidTransition:
         code=ErrorCode.INVALID_TRANSITION,
         message=error.message,
         verb=error.verb,
-        state=JobState(error.state) if error.state in _STATES else None,
+        current_state=JobState(error.state) if error.state in _STATES else None,
         allowed=[JobState(state) for state in error.allowed if state in _STATES],
     )
 

@@ -6,6 +6,7 @@ from typing import Annotated, Any
 import strawberry
 
 from schema.enums import JobEventType
+from schema.fields import resolved
 from schema.jobs import LogLine
 from schema.node import Scope
 from schema.scalars import JSON, int32
@@ -102,7 +103,7 @@ class JobTransition:
     )
     error: str | None = strawberry.field(resolver=_error, description="The failure's type and message.")
     error_fingerprint: str | None = strawberry.field(resolver=_fingerprint, description="Equal for the same fault.")
-    scope: Scope = strawberry.field(resolver=_scope, graphql_type=Scope, description="Whose the job is.")
+    scope: Scope = resolved(resolver=_scope, graphql_type=Scope, description="Whose the job is.")
 
     @classmethod
     def is_type_of(cls, obj: object, info: object) -> bool:
@@ -151,9 +152,7 @@ class JobLogged:
     name: str = strawberry.field(name="jobName", description=JOB_NAME)
     queue: str = strawberry.field(description=QUEUE)
     attempt: int = strawberry.field(description=ATTEMPT)
-    lines: list[LogLine] = strawberry.field(
-        resolver=_lines, graphql_type=list[LogLine], description="The lines, in order."
-    )
+    lines: list[LogLine] = resolved(resolver=_lines, graphql_type=list[LogLine], description="The lines, in order.")
 
     @classmethod
     def is_type_of(cls, obj: object, info: object) -> bool:

@@ -217,11 +217,13 @@ class JobEventFilter:
     )
 
 
+_SETS = ("job_ids", "queues", "names", "to", "types", "tags")
+_SCALARS = ("group", "parent_id")
+
+
 def event_filter(filter: JobEventFilter | None) -> EventFilter:
     """The filter as the resolvers know it; none wants everything."""
     if filter is None:
         return EventFilter()
-    sets = given(filter, "job_ids", "queues", "names", "to", "types", "tags")
-    return EventFilter(
-        **{name: frozenset(values) for name, values in sets.items()}, **given(filter, "group", "parent_id")
-    )
+    chosen = {name: frozenset(values) for name, values in given(filter, *_SETS).items()} | given(filter, *_SCALARS)
+    return EventFilter(**chosen)

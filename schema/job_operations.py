@@ -7,6 +7,7 @@ import strawberry
 
 from schema.errors import Conflict, InvalidTransition, NotFound, rendered, result
 from schema.events import JobStreamItem
+from schema.fields import mutation, query, subscription
 from schema.inputs import (
     EnqueueJobInput,
     JobEventFilter,
@@ -22,7 +23,7 @@ from schema.resolvers import jobs as resolvers
 from schema.resolvers.bounds import Listing, bounded, window
 from schema.selection import Info, heavy
 from switchtower import jobs as records
-from switchtower.engine.jobs import JobOrder
+from switchtower.engine import JobOrder
 
 __all__ = ["JobMutation", "JobQuery", "JobSubscription"]
 
@@ -48,13 +49,11 @@ class EnqueueJobsResult:
 class JobQuery:
     """Queries about jobs."""
 
-    @strawberry.field(graphql_type=Job | None, description="The job with this id; null where there is none.")
+    @query(graphql_type=Job | None, description="The job with this id; null where there is none.")
     async def job(self, info: Info, id: Annotated[strawberry.ID, ID]) -> records.Job | None:
         return await resolvers.get(info.context, id, with_=heavy(info))
 
-    @strawberry.field(
-        graphql_type=JobConnection, description="The jobs that match, newest first unless ordered otherwise."
-    )
+    @query(graphql_type=JobConnection, description="The jobs that match, newest first unless ordered otherwise.")
     async def jobs(
         self,
         info: Info,
@@ -68,7 +67,7 @@ class JobQuery:
         part = window(info.context, first, after, last, before)
         return await resolvers.page(info.context, job_filter(filter), part, order=order_by, with_=heavy(info))
 
-    @strawberry.field(
+    @query(
         graphql_type=list[ErrorCluster],
         description="The last failures of the jobs that match, grouped by fault, the most frequent first.",
     )
@@ -86,7 +85,7 @@ class JobQuery:
 class JobMutation:
     """What can be done to jobs."""
 
-    @strawberry.mutation(
+    @mutation(
         graphql_type=EnqueueJobResult,
         description=(
             "Stores a job; it runs when it is due. Where one of its keys is held, the answer is the earlier "
@@ -98,7 +97,7 @@ class JobMutation:
     ) -> EnqueuedJob:
         return EnqueuedJob(await resolvers.enqueue(info.context, input.record()))
 
-    @strawberry.mutation(
+    @mutation(
         graphql_type=EnqueueJobsResult,
         description=(
             "Stores many jobs at once, at most 10,000; each has its own answer, and one that is refused holds "
@@ -115,7 +114,7 @@ class JobMutation:
             ]
         )
 
-    @strawberry.mutation(
+    @mutation(
         graphql_type=CancelJobResult,
         description=(
             "Cancels a job that is not running; asks the handler of a running one to stop and sets `cancelRequestedAt`."
@@ -124,7 +123,7 @@ class JobMutation:
     async def cancel_job(self, info: Info, id: Annotated[strawberry.ID, ID]) -> records.Job:
         return await resolvers.cancel(info.context, id)
 
-    @strawberry.mutation(
+    @mutation(
         graphql_type=RetryJobResult,
         description=(
             "Makes a job that has ended, or that waits for a later time, run again now. An ended one begins a "
@@ -134,11 +133,11 @@ class JobMutation:
     async def retry_job(self, info: Info, id: Annotated[strawberry.ID, ID]) -> records.Job:
         return await resolvers.retry(info.context, id)
 
-    @strawberry.mutation(graphql_type=PromoteJobResult, description="Makes a scheduled or retrying job due now.")
+    @mutation(graphql_type=PromoteJobResult, description="Makes a scheduled or retrying job due now.")
     async def promote_job(self, info: Info, id: Annotated[strawberry.ID, ID]) -> records.Job:
         return await resolvers.promote(info.context, id)
 
-    @strawberry.mutation(graphql_type=RemoveJobResult, description="Deletes a job; the answer is the job as it was.")
+    @mutation(graphql_type=RemoveJobResult, description="Deletes a job; the answer is the job as it was.")
     async def remove_job(
         self,
         info: Info,
@@ -149,7 +148,7 @@ class JobMutation:
     ) -> records.Job:
         return await resolvers.remove(info.context, id, force=force)
 
-    @strawberry.mutation(graphql_type=UpdateJobResult, description="Changes a job that is not running.")
+    @mutation(graphql_type=UpdateJobResult, description="Changes a job that is not running.")
     async def update_job(
         self,
         info: Info,
@@ -163,7 +162,7 @@ class JobMutation:
 class JobSubscription:
     """Streams about jobs."""
 
-    @strawberry.subscription(
+    @subscription(
         graphql_type=JobStreamItem,
         description=(
             "What happens to the jobs that match, as it happens. Where events are missing a `StreamGap` says so."
@@ -183,7 +182,7 @@ class JobSubscription:
         async for item in resolvers.events(info.context, event_filter(filter), after=after):
             yield item
 
-    @strawberry.subscription(
+    @subscription(
         graphql_type=Job | None,
         description=(
             "The job now and after every change; ends when it has ended. Null, and the end, where there is none."

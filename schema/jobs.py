@@ -6,6 +6,7 @@ from typing import Annotated, Any
 import strawberry
 
 from schema import loaders
+from schema.fields import resolved
 from schema.node import Node, Scope
 from schema.paging import AFTER, FIRST, Connection
 from schema.resolvers import jobs as resolvers
@@ -13,7 +14,9 @@ from schema.resolvers.bounds import Listing, window
 from schema.scalars import JSON, int32
 from schema.selection import Info, heavy
 from switchtower import jobs as records
-from switchtower.engine.jobs import ErrorCluster as ClusterRecord
+from switchtower.engine import Blockage as BlockageRecord
+from switchtower.engine import BlockageKind
+from switchtower.engine import ErrorCluster as ClusterRecord
 from switchtower.jobs import Deduplication, ErrorKind
 from switchtower.retry import BackoffKind
 from switchtower.states import JobState
@@ -21,6 +24,7 @@ from switchtower.states import JobState
 __all__ = [
     "Attempt",
     "Backoff",
+    "Blockage",
     "EnqueuedJob",
     "ErrorCluster",
     "Job",
@@ -32,8 +36,8 @@ __all__ = [
 
 LazyJob = Annotated["Job", strawberry.lazy("schema.jobs")]
 JobConnection = Connection[LazyJob]
-Worker = Annotated["Worker", strawberry.lazy("schema.workers")]  # type: ignore[name-defined]
-DeadLetter = Annotated["DeadLetter", strawberry.lazy("schema.dead_letters")]  # type: ignore[name-defined]
+LazyWorker: Any = Annotated["Worker", strawberry.lazy("schema.workers")]  # noqa: F821
+LazyDeadLetter: Any = Annotated["DeadLetter", strawberry.lazy("schema.dead_letters")]  # noqa: F821
 
 
 def _timeout(root: strawberry.Parent[records.Job]) -> int | None:
@@ -65,10 +69,10 @@ class Backoff:
     """`switchtower.retry.Backoff`."""
 
     kind: BackoffKind = strawberry.field(description="Their shape.")
-    base_ms: int = strawberry.field(resolver=_base, description="The first wait, in milliseconds.")
-    cap_ms: int = strawberry.field(resolver=_cap, description="The longest wait, in milliseconds.")
+    base_ms: int = resolved(resolver=_base, description="The first wait, in milliseconds.")
+    cap_ms: int = resolved(resolver=_cap, description="The longest wait, in milliseconds.")
     jitter: float = strawberry.field(description="The share of each wait that is drawn at random, 0 to 1.")
-    waits_ms: list[int] = strawberry.field(resolver=_waits, description="The table of waits, in milliseconds.")
+    waits_ms: list[int] = resolved(resolver=_waits, description="The table of waits, in milliseconds.")
 
 
 @strawberry.type(description="One failure.")
@@ -184,6 +188,20 @@ async def _dead_letter(root: strawberry.Parent[records.Job], info: Info) -> Any:
     return await loaders.loader(info.context, loaders.dead_letters_of).load(root.id)
 
 
+async def _why_not_running(root: strawberry.Parent[records.Job], info: Info) -> list[BlockageRecord]:
+    return await resolvers.why_not_running(info.context, root)
+
+
+@strawberry.type(description="One cause that keeps a job from running.")
+class Blockage:
+    """`switchtower.engine.Blockage`."""
+
+    kind: BlockageKind = strawberry.field(description="What keeps it.")
+    message: str = strawberry.field(description="The cause in words.")
+    until: datetime | None = strawberry.field(description="When the cause ends by itself, where that is known.")
+    mutation: str | None = strawberry.field(description="The mutation that would end it, where there is one.")
+
+
 @strawberry.type(description="A job: work for a handler, from its enqueue to its end.")
 class Job(Node):
     """`switchtower.jobs.Job`; a field without a resolver is read from the record as it is."""
@@ -206,7 +224,7 @@ class Job(Node):
     tags: list[str] = strawberry.field(description="Its tags.")
     group: str | None = strawberry.field(description="Its group.")
     unique_key: str | None = strawberry.field(description="While it holds this key, an equal enqueue answers with it.")
-    unique_for_ms: int | None = strawberry.field(
+    unique_for_ms: int | None = resolved(
         resolver=_unique_for,
         description=(
             "How long it holds its key from enqueue even when it has ended, in milliseconds (at most "
@@ -221,37 +239,42 @@ class Job(Node):
     started_at: datetime | None = strawberry.field(description="When its last attempt started.")
     finished_at: datetime | None = strawberry.field(description="When it reached a final state.")
     expires_at: datetime | None = strawberry.field(description="When it fails if it is not finished by then.")
-    timeout_ms: int | None = strawberry.field(
+    timeout_ms: int | None = resolved(
         resolver=_timeout, description="How long one attempt may run, in milliseconds (at most 2147483647 is shown)."
     )
-    ttl_ms: int | None = strawberry.field(
+    ttl_ms: int | None = resolved(
         resolver=_ttl,
         description="How long after enqueue it must be finished, in milliseconds (at most 2147483647 is shown).",
     )
     worker_id: strawberry.ID | None = strawberry.field(description="The worker that holds it, or held it last.")
-    worker: Worker | None = strawberry.field(resolver=_worker, graphql_type=Worker | None, description="That worker.")
-    lease_expires_at: datetime | None = strawberry.field(
+    worker: Any = resolved(resolver=_worker, graphql_type=LazyWorker | None, description="That worker.")
+    lease_expires_at: datetime | None = resolved(
         resolver=_lease_expires_at, description="When its worker must have renewed its lease; null unless it is active."
     )
     cancel_requested_at: datetime | None = strawberry.field(description="When its running handler was asked to stop.")
     parent_id: strawberry.ID | None = strawberry.field(description="The job that waits for it.")
-    parent: "Job | None" = strawberry.field(resolver=_parent, graphql_type=LazyJob | None, description="That job.")
-    children: "JobConnection" = strawberry.field(
+    parent: "Job | None" = resolved(resolver=_parent, graphql_type=LazyJob | None, description="That job.")
+    children: "JobConnection" = resolved(
         resolver=_children,
         graphql_type=JobConnection,
         description="The jobs that have it as their parent, oldest first.",
     )
-    pending_children: int = strawberry.field(
+    pending_children: int = resolved(
         resolver=_pending, description="How many children and dependencies it still waits for."
     )
     depends_on: list[strawberry.ID] = strawberry.field(description="The jobs that must complete before it runs.")
     remove_on_complete: bool = strawberry.field(description="Whether it is removed when it completes.")
     remove_on_fail: bool = strawberry.field(description="Whether it is removed when it fails.")
-    dead_letter: DeadLetter | None = strawberry.field(
-        resolver=_dead_letter, graphql_type=DeadLetter | None, description="Its dead letter, when it has failed."
+    dead_letter: Any = resolved(
+        resolver=_dead_letter, graphql_type=LazyDeadLetter | None, description="Its dead letter, when it has failed."
     )
-    scope: Scope = strawberry.field(resolver=_scope, graphql_type=Scope, description="Whose it is.")
-    deduplication: Deduplication | None = strawberry.field(
+    why_not_running: list[Blockage] = resolved(
+        resolver=_why_not_running,
+        graphql_type=list[Blockage],
+        description="Every cause that keeps it from running now; empty when it is about to run.",
+    )
+    scope: Scope = resolved(resolver=_scope, graphql_type=Scope, description="Whose it is.")
+    deduplication: Deduplication | None = resolved(
         resolver=_deduplication,
         description="In the answer to an enqueue: why this is a job that was already there; null for a new one.",
     )
@@ -268,7 +291,7 @@ async def _sample(root: strawberry.Parent[ClusterRecord], info: Info) -> records
 
 @strawberry.type(description="Jobs that failed by the same fault; among the newest 10,000 that match.")
 class ErrorCluster:
-    """`switchtower.engine.jobs.ErrorCluster`."""
+    """`switchtower.engine.ErrorCluster`."""
 
     fingerprint: str = strawberry.field(description="What they share; `JobFilter.errorFingerprint` finds them.")
     error: JobError = strawberry.field(description="The newest of their failures.")
@@ -278,6 +301,6 @@ class ErrorCluster:
     first_seen: datetime = strawberry.field(description="When the longest failing of them last changed.")
     last_seen: datetime = strawberry.field(description="When the newest of them last changed.")
     sample_job_id: strawberry.ID = strawberry.field(description="The newest of them.")
-    sample_job: Job | None = strawberry.field(
+    sample_job: Job | None = resolved(
         resolver=_sample, graphql_type=Job | None, description="That job; null when it was removed meanwhile."
     )

@@ -10,7 +10,7 @@ from typing import Any, TypeVar, cast
 from strawberry.dataloader import DataLoader
 
 from schema.context import Context
-from switchtower.engine.dead_letters import DeadLetter, DeadLetterFilter
+from switchtower.engine import DeadLetter, DeadLetterFilter
 from switchtower.jobs import Job
 from switchtower.pages import Page
 from switchtower.workers import Worker

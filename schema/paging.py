@@ -7,6 +7,7 @@ from typing import Any, Generic, NamedTuple, TypeVar
 
 import strawberry
 
+from schema.fields import resolved
 from schema.resolvers.bounds import Listing
 
 __all__ = ["AFTER", "BEFORE", "FIRST", "LAST", "Connection", "Count", "Edge", "PageInfo"]
@@ -80,9 +81,9 @@ class Edge(Generic[T]):
 class Connection(Generic[T]):
     """Relay's connection, read from a `Listing`."""
 
-    edges: list[Edge[T]] = strawberry.field(resolver=_edges, description="The items with their cursors.")
-    nodes: list[T] = strawberry.field(resolver=_nodes, description="The items.")
-    page_info: PageInfo = strawberry.field(resolver=_page_info, description="Where the page lies.")
-    total_count: Count = strawberry.field(
+    edges: list[Edge[T]] = resolved(resolver=_edges, description="The items with their cursors.")
+    nodes: list[T] = resolved(resolver=_nodes, description="The items.")
+    page_info: PageInfo = resolved(resolver=_page_info, description="Where the page lies.")
+    total_count: Count = resolved(
         resolver=_total_count, description="How many the whole list has; counted only when asked for, up to a bound."
     )

@@ -11,6 +11,7 @@ from schema import loaders
 from schema.enums import described
 from schema.errors import Conflict, NotFound, result
 from schema.events import AT, CURSOR, StreamGap
+from schema.fields import mutation, query, resolved, subscription
 from schema.inputs import JobFilter, job_filter
 from schema.jobs import JobConnection
 from schema.paging import AFTER, BEFORE, FIRST, LAST
@@ -19,7 +20,7 @@ from schema.resolvers import queues as resolvers
 from schema.resolvers.bounds import Listing, window
 from schema.scalars import int32
 from schema.selection import Info, heavy
-from switchtower.engine import queues as records
+from switchtower import engine as records
 from switchtower.errors import InvalidInput
 from switchtower.events import Event, Topic
 from switchtower.jobs import Job
@@ -59,7 +60,7 @@ def counts_of(by_state: Mapping[JobState, int], *, exact: bool = True) -> JobCou
 
 @strawberry.type(description="The jobs of one group in a queue.")
 class Group:
-    """`switchtower.engine.queues.GroupCount`."""
+    """`switchtower.engine.GroupCount`."""
 
     group: str = strawberry.field(name="name", description="The group's name.")
     waiting: int = strawberry.field(description="How many of its jobs are ready to run.")
@@ -107,35 +108,31 @@ async def _jobs(
 
 @strawberry.type(description="A queue.")
 class Queue:
-    """`switchtower.engine.queues.Queue`."""
+    """`switchtower.engine.Queue`."""
 
     name: str = strawberry.field(description="Its name.")
     paused: bool = strawberry.field(description="Whether nothing of it starts.")
-    paused_names: list[str] = strawberry.field(
-        resolver=_paused_names, description="The job names of it that do not start."
-    )
+    paused_names: list[str] = resolved(resolver=_paused_names, description="The job names of it that do not start.")
     created_at: datetime | None = strawberry.field(
         description="When it was first controlled; null where nobody ever did."
     )
-    counts: JobCounts = strawberry.field(
+    counts: JobCounts = resolved(
         resolver=_counts, graphql_type=JobCounts, description="How many jobs are in each state."
     )
-    groups: list[Group] = strawberry.field(
+    groups: list[Group] = resolved(
         resolver=_groups, graphql_type=list[Group], description="Its groups that have jobs waiting or running."
     )
-    latency_ms: int | None = strawberry.field(
+    latency_ms: int | None = resolved(
         resolver=_latency,
         description=(
             "How long its oldest waiting job has waited, in milliseconds (at most 2147483647 is shown); null "
             "where none waits."
         ),
     )
-    throughput_per_minute: float | None = strawberry.field(
+    throughput_per_minute: float | None = resolved(
         resolver=_throughput, description="How many of its jobs ended per minute of late; null where that is not known."
     )
-    jobs: JobConnection = strawberry.field(
-        resolver=_jobs, graphql_type=JobConnection, description="Its jobs, newest first."
-    )
+    jobs: JobConnection = resolved(resolver=_jobs, graphql_type=JobConnection, description="Its jobs, newest first.")
 
     @classmethod
     def is_type_of(cls, obj: object, info: object) -> bool:
@@ -186,7 +183,7 @@ class QueueEvent:
     at: datetime = strawberry.field(description=AT)
     type: QueueEventType = strawberry.field(description="What was done.")
     queue: str = strawberry.field(description="The queue.")
-    name: str | None = strawberry.field(
+    name: str | None = resolved(
         name="jobName",
         resolver=_job_name,
         description="The job name that a pause or resume was about; null for the whole queue.",
@@ -216,15 +213,15 @@ JOB_NAME = strawberry.argument(description="Only jobs with this name; the whole 
 class QueueQuery:
     """Queries about queues."""
 
-    @strawberry.field(graphql_type=Queue | None, description="The queue with this name; null where there is none.")
+    @query(graphql_type=Queue | None, description="The queue with this name; null where there is none.")
     async def queue(self, info: Info, name: Annotated[str, NAME]) -> records.Queue | None:
         return await resolvers.get(info.context, name)
 
-    @strawberry.field(graphql_type=list[Queue], description="All queues, by name.")
+    @query(graphql_type=list[Queue], description="All queues, by name.")
     async def queues(self, info: Info) -> list[records.Queue]:
         return await resolvers.list_all(info.context)
 
-    @strawberry.field(graphql_type=JobCounts, description="How many of the jobs that match are in each state.")
+    @query(graphql_type=JobCounts, description="How many of the jobs that match are in each state.")
     async def job_counts(
         self,
         info: Info,
@@ -238,7 +235,7 @@ class QueueQuery:
 class QueueMutation:
     """What can be done to queues."""
 
-    @strawberry.mutation(
+    @mutation(
         graphql_type=PauseQueueResult,
         description="From now on nothing of the queue starts, or nothing of it with one name; what runs goes on.",
     )
@@ -247,20 +244,20 @@ class QueueMutation:
     ) -> records.Queue:
         return await resolvers.pause(info.context, name, job_name=job_name)
 
-    @strawberry.mutation(graphql_type=ResumeQueueResult, description="Ends a pause of the queue, or of one name in it.")
+    @mutation(graphql_type=ResumeQueueResult, description="Ends a pause of the queue, or of one name in it.")
     async def resume_queue(
         self, info: Info, name: Annotated[str, NAME], job_name: Annotated[str | None, JOB_NAME] = None
     ) -> records.Queue:
         return await resolvers.resume(info.context, name, job_name=job_name)
 
-    @strawberry.mutation(
+    @mutation(
         graphql_type=DrainQueueResult,
         description="Removes the jobs of the queue that are waiting, scheduled, retrying or blocked.",
     )
     async def drain_queue(self, info: Info, name: Annotated[str, NAME]) -> RemovedJobs:
         return RemovedJobs(queue=name, removed=await resolvers.drain(info.context, name))
 
-    @strawberry.mutation(graphql_type=CleanQueueResult, description="Removes old jobs of one state, oldest first.")
+    @mutation(graphql_type=CleanQueueResult, description="Removes old jobs of one state, oldest first.")
     async def clean_queue(
         self,
         info: Info,
@@ -275,7 +272,7 @@ class QueueMutation:
             queue=name, removed=await resolvers.clean(info.context, name, state, grace_ms=grace_ms, limit=limit)
         )
 
-    @strawberry.mutation(graphql_type=ObliterateQueueResult, description="Removes the queue with all of its jobs.")
+    @mutation(graphql_type=ObliterateQueueResult, description="Removes the queue with all of its jobs.")
     async def obliterate_queue(
         self,
         info: Info,
@@ -291,7 +288,7 @@ class QueueMutation:
 class QueueSubscription:
     """Streams about queues."""
 
-    @strawberry.subscription(graphql_type=QueueStreamItem, description="What operators do to queues, as it happens.")
+    @subscription(graphql_type=QueueStreamItem, description="What operators do to queues, as it happens.")
     async def queue_events(
         self,
         info: Info,
@@ -303,7 +300,7 @@ class QueueSubscription:
         async for item in resolvers.events(info.context, name, after=after):
             yield item
 
-    @strawberry.subscription(
+    @subscription(
         graphql_type=list[Queue],
         description="Queues with their counts now, and again after each interval in which they changed.",
     )

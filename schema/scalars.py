@@ -3,7 +3,7 @@
 import math
 import re
 from datetime import UTC, datetime
-from typing import Any, NewType, cast
+from typing import Any, NewType
 
 import strawberry
 from graphql import FloatValueNode, GraphQLError, IntValueNode, ListValueNode, ObjectValueNode, ValueNode, VariableNode
@@ -92,6 +92,6 @@ _DATE_TIME_DEFINITION = strawberry.scalar(
 )
 
 SCALARS: dict[object, ScalarDefinition] = {
-    JSON: cast(ScalarDefinition, _JSON_DEFINITION),
-    datetime: cast(ScalarDefinition, _DATE_TIME_DEFINITION),
+    JSON: _JSON_DEFINITION,
+    datetime: _DATE_TIME_DEFINITION,
 }

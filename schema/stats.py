@@ -2,10 +2,11 @@
 
 import strawberry
 
+from schema.fields import query, resolved
 from schema.queues import JobCounts, counts_of
 from schema.resolvers import stats as resolvers
 from schema.selection import Info
-from switchtower.engine.stats import Totals
+from switchtower.engine import Totals
 
 __all__ = ["Stats", "StatsQuery"]
 
@@ -20,12 +21,12 @@ def _jobs(root: strawberry.Parent[Totals]) -> int:
 
 @strawberry.type(description="The totals of what you may see.")
 class Stats:
-    """`switchtower.engine.stats.Totals`."""
+    """`switchtower.engine.Totals`."""
 
-    counts: JobCounts = strawberry.field(
+    counts: JobCounts = resolved(
         resolver=_counts, graphql_type=JobCounts, description="How many jobs are in each state."
     )
-    jobs: int = strawberry.field(resolver=_jobs, description="How many jobs there are.")
+    jobs: int = resolved(resolver=_jobs, description="How many jobs there are.")
     queues: int = strawberry.field(description="How many queues.")
     workers: int = strawberry.field(description="How many workers that live or drain.")
     dead_letters: int = strawberry.field(description="How many dead letters.")
@@ -35,6 +36,6 @@ class Stats:
 class StatsQuery:
     """Queries about totals."""
 
-    @strawberry.field(graphql_type=Stats, description="The totals.")
+    @query(graphql_type=Stats, description="The totals.")
     async def stats(self, info: Info) -> Totals:
         return await resolvers.totals(info.context)

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import strawberry
 
 from schema import loaders
+from schema.fields import query, resolved, subscription
 from schema.jobs import Job
 from schema.node import Node, Scope
 from schema.resolvers import workers as resolvers
@@ -44,11 +45,11 @@ class Worker(Node):
     started_at: datetime = strawberry.field(description="When it first registered.")
     heartbeat_at: datetime = strawberry.field(description="When it last renewed its lease.")
     expires_at: datetime = strawberry.field(description="When it is taken for lost unless it renews before.")
-    lease_ms: int = strawberry.field(resolver=_lease_ms, description="How long its lease lasts, in milliseconds.")
-    current_jobs: list[Job] = strawberry.field(
+    lease_ms: int = resolved(resolver=_lease_ms, description="How long its lease lasts, in milliseconds.")
+    current_jobs: list[Job] = resolved(
         resolver=_current_jobs, graphql_type=list[Job], description="The jobs that it holds now."
     )
-    scope: Scope = strawberry.field(resolver=_scope, graphql_type=Scope, description="Whose it is.")
+    scope: Scope = resolved(resolver=_scope, graphql_type=Scope, description="Whose it is.")
 
     @classmethod
     def is_type_of(cls, obj: object, info: object) -> bool:
@@ -60,7 +61,7 @@ class Worker(Node):
 class WorkerQuery:
     """Queries about workers."""
 
-    @strawberry.field(graphql_type=list[Worker], description="The workers.")
+    @query(graphql_type=list[Worker], description="The workers.")
     async def workers(
         self,
         info: Info,
@@ -70,7 +71,7 @@ class WorkerQuery:
     ) -> list[records.Worker]:
         return await resolvers.list_all(info.context, include_gone=include_gone)
 
-    @strawberry.field(graphql_type=Worker | None, description="The worker with this id; null where there is none.")
+    @query(graphql_type=Worker | None, description="The worker with this id; null where there is none.")
     async def worker(
         self, info: Info, id: Annotated[strawberry.ID, strawberry.argument(description="Its id.")]
     ) -> records.Worker | None:
@@ -81,7 +82,7 @@ class WorkerQuery:
 class WorkerSubscription:
     """Streams about workers."""
 
-    @strawberry.subscription(
+    @subscription(
         graphql_type=list[Worker], description="The workers now, and again whenever one comes, changes or goes."
     )
     async def workers(self, info: Info) -> AsyncGenerator[Any, None]:

@@ -117,8 +117,9 @@ class Client:
     `$SWITCHTOWER_API_KEY`. One request may take `timeout_seconds`; a lost subscription is resumed for
     `reconnect_seconds` before it fails.
 
-    Every method raises StoreUnavailable when the server (or its database) does not answer, Unauthorized or Forbidden
-    when it refuses the key, and ConfigurationError when what answers is no Switchtower server.
+    An address that is none raises InvalidInput. Every method raises StoreUnavailable when the server (or its database)
+    does not answer, Unauthorized or Forbidden when it refuses the key, and ConfigurationError when what answers is no
+    Switchtower server.
     """
 
     def __init__(
@@ -417,7 +418,7 @@ class Client:
 def _base(url: str) -> str:
     parts = urlsplit(url)
     if parts.scheme not in {"http", "https"} or not parts.hostname:
-        raise ConfigurationError(f"{url!r} is no address of a server; give one like {DEFAULT_URL}.")
+        raise InvalidInput("url", f"{url!r} is no address of a server; give one like {DEFAULT_URL}.")
     return urlunsplit((parts.scheme, parts.netloc, parts.path.rstrip("/").removesuffix("/graphql"), "", ""))
 
 

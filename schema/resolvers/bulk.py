@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator
 from schema.context import Context
 from schema.resolvers.bounds import check_filter
 from schema.resolvers.streams import changes
-from switchtower.engine.bulk import BulkOperation
+from switchtower.engine import BulkOperation
 from switchtower.events import Topic
 from switchtower.jobs import JobFilter
 

@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator, Sequence
 from schema.context import Context
 from schema.resolvers.bounds import MAX_TEXT, Listing, Window, bounded, check_ids, check_values
 from schema.resolvers.streams import follow
-from switchtower.engine.dead_letters import DeadLetter, DeadLetterFilter
+from switchtower.engine import DeadLetter, DeadLetterFilter
 from switchtower.errors import InvalidInput, SwitchtowerError
 from switchtower.events import Event, Gap, Topic
 from switchtower.jobs import Enqueued

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from schema.context import Context
 from schema.resolvers.bounds import Listing, Window, check_filter, check_ids, check_values
 from schema.resolvers.streams import changes, follow
-from switchtower.engine.jobs import ErrorCluster, JobOrder
+from switchtower.engine import Blockage, ErrorCluster, JobOrder
 from switchtower.errors import InvalidInput, StoreUnavailable, SwitchtowerError
 from switchtower.events import Event, Gap, Topic
 from switchtower.jobs import Enqueued, Job, JobFilter, JobUpdate, NewJob
@@ -34,6 +34,7 @@ __all__ = [
     "retry",
     "update",
     "watch",
+    "why_not_running",
 ]
 
 MAX_ENQUEUES = 10_000
@@ -158,6 +159,11 @@ async def error_clusters(context: Context, filter: JobFilter, *, limit: int = 50
     """The errors of the jobs that match, grouped by fault, the most frequent first."""
     check_filter(filter)
     return await context.engine.jobs.error_clusters(filter, caller=context.caller, limit=limit)
+
+
+async def why_not_running(context: Context, job: Job) -> list[Blockage]:
+    """Every cause that keeps the job from running now; none when it is about to run."""
+    return await context.engine.blockages.of(job)
 
 
 async def watch(context: Context, id: str, *, with_: frozenset[str] | None = None) -> AsyncGenerator[Job | None, None]:

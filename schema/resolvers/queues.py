@@ -8,7 +8,7 @@ from collections.abc import AsyncGenerator, Sequence
 from schema.context import Context
 from schema.resolvers.bounds import bounded, check_values
 from schema.resolvers.streams import follow
-from switchtower.engine.queues import GroupCount, Queue
+from switchtower.engine import GroupCount, Queue
 from switchtower.errors import NotFound
 from switchtower.events import Event, Gap, Topic
 from switchtower.payloads import check_text

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from schema.context import Context
-from switchtower.engine.stats import Totals
+from switchtower.engine import Totals
 
 __all__ = ["totals"]
 

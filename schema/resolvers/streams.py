@@ -1,7 +1,7 @@
 """How does a client follow what happens?
 
-Every stream is filtered here, on the server, and bounded to the caller's tenant. A stream of events hands out cursors; a
-stream of snapshots reads the thing again whenever something happened to it, however much happened in between.
+Every stream is filtered here, on the server, and bounded to the caller's tenant. A stream of events hands out cursors;
+a stream of snapshots reads the thing again whenever something happened to it, however much happened in between.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 
 from schema.context import Context
+from switchtower.errors import InvalidInput
 from switchtower.events import Event, Gap, Topic
 
 __all__ = ["Changes", "changes", "follow"]
@@ -24,6 +25,8 @@ async def follow(
     Raises:
         InvalidInput: `after` is not a cursor.
     """
+    if after is not None and not context.engine.is_cursor(after):
+        raise InvalidInput("after", "is not a cursor of an event; pass one that an event carried, or leave it out.")
     org = context.caller.org
 
     def match(event: Event) -> bool:
@@ -43,7 +46,7 @@ class Changes:
         self.ended = False
 
     async def wait(self, seconds: float | None = None) -> bool:
-        """True as soon as something happened since the last call, or the stream ended; False when nothing did for so long.
+        """True as soon as something happened since the last call, or all ended; False when nothing did for so long.
 
         Raises:
             StoreUnavailable: the stream of events broke.

@@ -112,12 +112,14 @@ def replay(
         raise typer.Exit(call(url, lambda client: _replay(client, ids, as_json=as_json)))
     if not yes and interactive():
         confirm("This enqueues every matching dead letter that was not replayed yet. Continue?")
-    answer = call(url, lambda client: client.mutate(REPLAY_DEAD_LETTERS, {"filter": {**wanted, "replayed": False}}))
+    replayed, errors = call(url, lambda client: _replay_all(client, {**wanted, "replayed": False}))
     if as_json:
-        print_json({"replayed": answer["replayed"], "errors": answer["errors"]})
+        print_json({"replayed": replayed, "errors": errors})
     else:
-        print_text(f"{answer['replayed']} replayed, {answer['errors']} could not be.")
-    raise typer.Exit(EXIT_REFUSED if answer["errors"] else 0)
+        for problem in errors:
+            note(f"Error: {problem['message']}")
+        print_text(f"{replayed} replayed, {len(errors)} could not be.")
+    raise typer.Exit(EXIT_REFUSED if errors else 0)
 
 
 @app.command()
@@ -195,6 +197,16 @@ async def _replay(client: Any, ids: list[str], *, as_json: bool) -> int:
     if as_json:
         print_json(made)
     return EXIT_REFUSED if refused else 0
+
+
+async def _replay_all(client: Any, wanted: dict[str, Any]) -> tuple[int, list[dict[str, Any]]]:
+    """Replays in rounds, as long as one replays something; returns how many, and what the last round refused."""
+    total = 0
+    while True:
+        answer = await client.mutate(REPLAY_DEAD_LETTERS, {"filter": wanted})
+        total += answer["replayed"]
+        if not answer["replayed"]:
+            return total, answer["errors"]
 
 
 def _remark(letter: dict[str, Any]) -> str:

@@ -69,12 +69,12 @@ BULK = {
 BULK_PROGRESS = f"subscription Bulk($id: ID!) {{ bulkOperation(id: $id) {{ {_BULK} }} }}"
 
 QUEUES = f"query Queues {{ queues {{ {_QUEUE} }} }}"
-QUEUE = f"query Queue($name: String!) {{ queue(name: $name) {{ {_QUEUE} groups {{ group waiting active }} }} }}"
+QUEUE = f"query Queue($name: String!) {{ queue(name: $name) {{ {_QUEUE} groups {{ name waiting active }} }} }}"
 PAUSE_QUEUE = f"""mutation Pause($name: String!, $jobName: String) {{ pauseQueue(name: $name, jobName: $jobName) {{
   __typename ... on Queue {{ {_QUEUE} }} {_ERROR} }} }}"""
 RESUME_QUEUE = PAUSE_QUEUE.replace("Pause(", "Resume(").replace("pauseQueue", "resumeQueue")
 DRAIN_QUEUE = f"""mutation Drain($name: String!) {{ drainQueue(name: $name) {{
-  __typename ... on DrainQueueSuccess {{ removed }} {_ERROR} }} }}"""
+  __typename ... on RemovedJobs {{ removed }} {_ERROR} }} }}"""
 QUEUE_COUNTS = f"""subscription Counts($names: [String!], $intervalMs: Int) {{
   queueCounts(names: $names, intervalMs: $intervalMs) {{ {_QUEUE} }} }}"""
 
@@ -85,15 +85,15 @@ DEAD_LETTER = f"query DeadLetter($id: ID!) {{ deadLetter(id: $id) {{ {_DEAD_LETT
 REPLAY_DEAD_LETTER = f"""mutation Replay($id: ID!) {{ replayDeadLetter(id: $id) {{
   __typename ... on Job {{ id name queue state }} {_ERROR} }} }}"""
 REPLAY_DEAD_LETTERS = f"""mutation Replay($filter: DeadLetterFilter!) {{ replayDeadLetters(filter: $filter) {{
-  __typename ... on ReplayDeadLettersSuccess {{ replayed errors }} {_ERROR} }} }}"""
+  __typename ... on ReplayedDeadLetters {{ replayed errors {{ code message }} }} {_ERROR} }} }}"""
 REMOVE_DEAD_LETTERS = f"""mutation Remove($ids: [ID!]!) {{ removeDeadLetters(ids: $ids) {{
-  __typename ... on RemoveDeadLettersSuccess {{ removed }} {_ERROR} }} }}"""
+  __typename ... on RemovedDeadLetters {{ removed }} {_ERROR} }} }}"""
 PURGE_DEAD_LETTERS = f"""mutation Purge($olderThanMs: Int!) {{ purgeDeadLetters(olderThanMs: $olderThanMs) {{
-  __typename ... on PurgeDeadLettersSuccess {{ removed }} {_ERROR} }} }}"""
+  __typename ... on RemovedDeadLetters {{ removed }} {_ERROR} }} }}"""
 
 STATS = f"query Stats {{ stats {{ jobs counts {{ {_COUNTS} }} deadLetters queues workers }} }}"
 ERRORS = """query Errors($filter: JobFilter) { errorClusters(filter: $filter) {
-  fingerprint type message count queues names firstSeen lastSeen sampleJobId } }"""
+  fingerprint count queues names firstSeen lastSeen sampleJobId error { kind type message } } }"""
 WORKERS = """subscription Workers { workers { id state hostname pid concurrency queues
   currentJobs { id name queue startedAt progress } } }"""
 WORKER_NAMES = "query Workers { workers { state names } }"

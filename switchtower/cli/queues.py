@@ -44,7 +44,7 @@ def queues(
     print_queues([queue])
     if queue["groups"]:
         print_text()
-        rows = ((g["group"], g["waiting"], g["active"]) for g in queue["groups"])
+        rows = ((g["name"], g["waiting"], g["active"]) for g in queue["groups"])
         print_table(("GROUP", "WAITING", "ACTIVE"), rows, right=("WAITING", "ACTIVE"))
 
 

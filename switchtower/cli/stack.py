@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 __all__ = ["Child", "Interrupted", "Stack", "supervise"]
 
 HURRIED_SECONDS = 5.0
+# The supervisor itself kills what outstays its drain by 20 s.
+MARGIN_SECONDS = 25.0
 
 
 class Interrupted(Exception):
@@ -154,7 +156,7 @@ class Stack:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         for child in reversed(self.children):
-            await child.stop(self._drain_seconds + HURRIED_SECONDS, self._hurry)
+            await child.stop(self._drain_seconds + MARGIN_SECONDS, self._hurry)
         if self.mongodb is not None:
             await asyncio.to_thread(self.mongodb.stop)
 

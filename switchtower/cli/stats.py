@@ -45,7 +45,7 @@ def _clusters(queue: list[str] | None, name: list[str] | None, url: str | None, 
         (
             c["fingerprint"],
             c["count"],
-            f"{c['type']}: {shown(c['message'].splitlines()[0] if c['message'] else '')[:80]}",
+            f"{c['error']['type']}: {shown((c['error']['message'].splitlines() or [''])[0])[:80]}",
             ", ".join(c["names"]),
             age(c["firstSeen"]),
             age(c["lastSeen"]),

@@ -15,8 +15,8 @@ import time
 
 __all__ = ["main"]
 
-# Longer than a drain takes; who has not stopped by then never will.
-LAST_RESORT_SECONDS = 60
+# Beyond the drain; who has not stopped by then never will.
+MARGIN_SECONDS = 30
 
 
 def main() -> None:
@@ -37,7 +37,7 @@ def _watch(pipe: int, nothing: int) -> None:
     os.dup2(nothing, 1)
     os.dup2(nothing, 2)
     os.kill(os.getpid(), signal.SIGTERM)
-    time.sleep(LAST_RESORT_SECONDS)
+    time.sleep(float(os.environ.get("SWITCHTOWER_DRAIN_SECONDS") or 30) + MARGIN_SECONDS)
     os._exit(1)
 
 

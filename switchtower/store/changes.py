@@ -160,8 +160,8 @@ async def read(store: Store, *, after: str | None, silence_seconds: float = 5.0)
     """
     options = {} if after is None else {"resume_after": _token(after)}
     async with _opened(store, EVENTS, **options) as stream:
-        if after is None and stream.resume_token is not None:
-            yield [], _cursor(stream.resume_token)
+        if after is None and (opened_at := _resume_token(stream)) is not None:
+            yield [], _cursor(opened_at)
         while True:
             batch: list[Event] = []
             change = await _within(stream.try_next(), silence_seconds)
@@ -174,9 +174,17 @@ async def read(store: Store, *, after: str | None, silence_seconds: float = 5.0)
                 if len(batch) >= 1_000 or not _buffered(stream):
                     break
                 change = await stream.try_next()
-            token = stream.resume_token
+            token = _resume_token(stream)
             if token is not None:
                 yield batch, _cursor(token)
+
+
+def _resume_token(stream: Any) -> Document | None:
+    """Where the stream stands; None before Motor, which opens lazily, has opened it."""
+    if getattr(stream, "delegate", stream) is None:
+        return None
+    token: Document | None = stream.resume_token
+    return token
 
 
 def _buffered(stream: Any) -> bool:

@@ -137,6 +137,7 @@ class Subscription:
     async def large(self, size: int) -> AsyncGenerator[str]:
         while True:
             yield "x" * size
+            await asyncio.sleep(0)
 
     @strawberry.subscription
     async def fails(self) -> AsyncGenerator[int]:

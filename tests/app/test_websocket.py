@@ -8,7 +8,7 @@ import socket
 import threading
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from datetime import timedelta
 from typing import Any
 
@@ -128,7 +128,8 @@ FRAMES: dict[str, tuple[str | bytes, int]] = {
 @pytest.mark.parametrize(("frame", "code"), FRAMES.values(), ids=FRAMES.keys())
 async def test_malformed_frames_close_with_a_code(served: Served, frame: str | bytes, code: int) -> None:
     async with opened(served) as socket:
-        await socket.send(frame)
+        with suppress(ConnectionClosed):  # a large frame is refused while it is still being sent
+            await socket.send(frame)
         assert await close_code(socket) == code
 
 
@@ -370,7 +371,7 @@ async def test_idle_connections_before_init_are_released() -> None:
     door = build_door(init_timeout=timedelta(milliseconds=100))
     with serving(door.app) as served:
         handshake = (
-            f"GET /graphql HTTP/1.1\r\nHost: {served.host}:{served.port}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+            f"GET /graphql HTTP/1.1\r\nHost: {served.host}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
             "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n"
             "Sec-WebSocket-Protocol: graphql-transport-ws\r\n\r\n"
         ).encode()

@@ -16,6 +16,8 @@ from starlette.responses import Response
 from starlette.routing import Route, WebSocketRoute
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
+from tests.waiting import until
+
 Answer = dict[str, Any] | Response
 Message = dict[str, Any]
 
@@ -46,10 +48,8 @@ class ScriptedServer:
         self.url = f"http://127.0.0.1:{listener.getsockname()[1]}"
         config = uvicorn.Config(app, log_level="critical", lifespan="off", timeout_graceful_shutdown=1)
         self._server = uvicorn.Server(config)
-        self._server.install_signal_handlers = lambda: None  # type: ignore[attr-defined,method-assign]
         self._task = asyncio.create_task(self._server.serve(sockets=[listener]))
-        while not self._server.started:
-            await asyncio.sleep(0.01)
+        await until(lambda: bool(self._server and self._server.started))
 
     async def stop(self) -> None:
         assert self._server is not None and self._task is not None

@@ -69,7 +69,7 @@ class TestTime:
 
     @pytest.mark.parametrize("text", ["5", "", "-5s", "5 parsecs", "s", "1e3s", "5s5s"])
     def test_no_lengths(self, text: str) -> None:
-        with pytest.raises(InvalidInput, match="--delay: .* is no length of time"):
+        with pytest.raises(InvalidInput, match=r"--delay: .* is no length of time"):
             duration_ms("--delay", text)
 
     def test_moments(self) -> None:
@@ -79,7 +79,7 @@ class TestTime:
 
     @pytest.mark.parametrize("text", ["yesterday", "2026-02-31", "9999999999d"])
     def test_no_moments(self, text: str) -> None:
-        with pytest.raises(InvalidInput, match="--since: .* is no time"):
+        with pytest.raises(InvalidInput, match=r"--since: .* is no time"):
             moment("--since", text)
 
     @pytest.mark.parametrize(
