@@ -14,14 +14,12 @@ from typing import Any, Final
 
 import structlog
 from starlette.datastructures import Headers
-from starlette.requests import Request
-from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.graphql import refusal_response
 from app.limits import Refused, RequestLimits, check_head
 
-__all__ = ["LOOPBACK_HOSTS", "PAGE_POLICY", "FrontDoor", "internal_error"]
+__all__ = ["LOOPBACK_HOSTS", "PAGE_POLICY", "FrontDoor"]
 
 LOOPBACK_HOSTS: Final = frozenset({"localhost", "127.0.0.1", "[::1]"})
 PAGE_POLICY: Final = (
@@ -43,12 +41,6 @@ _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 log = structlog.get_logger("switchtower.http")
 
 
-async def internal_error(request: Request, error: Exception) -> Response:
-    """The application's handler of faults: logs one, and answers with the id under which it was logged."""
-    _log(request.scope, error)
-    return refusal_response(FAULT, request.headers.get("accept"), request.scope["state"]["request_id"])
-
-
 def _log(scope: Scope, error: Exception) -> None:
     log.error(
         "request failed",
@@ -61,7 +53,7 @@ def _log(scope: Scope, error: Exception) -> None:
 
 
 class FrontDoor:
-    """ASGI middleware around the whole application.
+    """ASGI middleware around every route.
 
     `hosts` are the names under which the server may be addressed, without ports; None accepts any. On a loopback
     address the check keeps foreign pages out that have pointed a name of theirs at 127.0.0.1 (DNS rebinding).
@@ -89,19 +81,16 @@ class FrontDoor:
         if scope["type"] == "websocket":
             await self._app(scope, receive, send)
             return
-        started = finished = False
+        started = False
 
         async def sending(message: Message) -> None:
-            nonlocal started, finished
-            started = started or message["type"] == "http.response.start"
-            finished = message["type"] == "http.response.body" and not message.get("more_body", False)
+            nonlocal started
+            started = True
             await send(message)
 
         try:
             await self._app(scope, receive, self._with_headers(sending, request_id))
         except Exception as error:
-            if finished:
-                return  # `internal_error` answered and logged it; the framework only passes it on
             _log(scope, error)
             if started:
                 raise  # the server cuts the connection: an answer that breaks off must not look complete

@@ -64,7 +64,7 @@ class Accepted(NamedTuple):
 class GraphQLEndpoint(GraphQL[Any, None]):
     """The ASGI application behind `/graphql`.
 
-    `context` makes the context of a request or connection. When `closing` is set, open streams end, so that clients
+    `context` makes the context of a request or connection. `page` answers a browser that comes without a query. When `closing` is set, open streams end, so that clients
     reconnect elsewhere; WebSockets are closed by the server itself (1012).
     """
 
@@ -86,6 +86,7 @@ class GraphQLEndpoint(GraphQL[Any, None]):
         legacy_websocket: bool = False,
         init_timeout: timedelta = INIT_TIMEOUT,
         closing: asyncio.Event | None = None,
+        page: Callable[[], Response] | None = None,
     ) -> None:
         super().__init__(
             schema,
@@ -103,6 +104,7 @@ class GraphQLEndpoint(GraphQL[Any, None]):
         self.documents = documents
         self.request_limits = limits or RequestLimits()
         self._context = context
+        self._page = page
         self._closing = closing or asyncio.Event()
         self._endings: set[asyncio.Future[None]] = set()
 
@@ -126,6 +128,8 @@ class GraphQLEndpoint(GraphQL[Any, None]):
     async def _answer(self, request: Request) -> Response:
         if request.method not in ("GET", "POST"):
             raise Refused(405, "METHOD_NOT_ALLOWED", "GraphQL is served by GET (queries) and POST.", {"Allow": ALLOWED})
+        if self._page and request.method == "GET" and "query" not in request.query_params and _is_browser(request):
+            return self._page()
         accepted = negotiate(request.headers.get("accept"))
         data = await self._request_data(request)
         assert data.query is not None
@@ -230,10 +234,10 @@ class GraphQLEndpoint(GraphQL[Any, None]):
     async def _until_closing(self, chunks: Callable[[], AsyncGenerator[str, None]]) -> AsyncGenerator[str, None]:
         stream = chunks()
         closing = asyncio.ensure_future(self._closing.wait())
-        following: asyncio.Future[str] = asyncio.ensure_future(anext(stream))
+        following = asyncio.ensure_future(anext(stream))
         try:
             while True:
-                await asyncio.wait({following, closing}, return_when=asyncio.FIRST_COMPLETED)
+                await asyncio.wait(cast(set[asyncio.Future[Any]], {following, closing}), return_when=asyncio.FIRST_COMPLETED)
                 if not following.done():
                     return
                 try:
@@ -341,6 +345,10 @@ def refusal_response(refused: Refused, accept: str | None, request_id: str) -> R
         refused.headers,
         media_type=f"{media}; charset=utf-8",
     )
+
+
+def _is_browser(request: Request) -> bool:
+    return "text/html" in request.headers.get("accept", "")
 
 
 def _request_id(scope: Scope) -> str:

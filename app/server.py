@@ -99,6 +99,8 @@ class Server(uvicorn.Server):
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         self._on_closing()
         await super().shutdown(sockets)
+        # Uvicorn would raise the signal that stopped it once more: a stop that was asked for is not a failure.
+        self._captured_signals.clear()
 
 
 def configure(app: ASGIApp, *, frame_bytes: int, grace_seconds: int = GRACE_SECONDS) -> uvicorn.Config:

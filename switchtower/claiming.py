@@ -14,13 +14,15 @@ import random
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from switchtower.errors import StoreUnavailable
 from switchtower.failpoints import die_at
 from switchtower.jobs import ClaimedJob
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator
+
     from switchtower.engine import Engine
 
 __all__ = ["Claimer", "Pace"]
@@ -210,7 +212,7 @@ class Claimer:
     async def _hear(self) -> None:
         while True:
             try:
-                async with contextlib.aclosing(self._claims.wakes(self._queues)) as wakes:
+                async with contextlib.aclosing(cast("AsyncGenerator[str]", self._claims.wakes(self._queues))) as wakes:
                     async for _ in wakes:
                         self._wake.set()
             except StoreUnavailable:

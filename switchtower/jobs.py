@@ -98,7 +98,11 @@ class NewJob:
             raise InvalidInput("runAt", "needs a time zone.")
         if self.unique_for_ms is not None and self.unique_key is None:
             raise InvalidInput("uniqueForMs", "needs a uniqueKey.")
-        for name, text in (("group", self.group), ("uniqueKey", self.unique_key), ("idempotencyKey", self.idempotency_key)):
+        for name, text in (
+            ("group", self.group),
+            ("uniqueKey", self.unique_key),
+            ("idempotencyKey", self.idempotency_key),
+        ):
             if text is not None:
                 check_text(name, text, limit=512)
         if self.job_id is not None:
@@ -112,7 +116,9 @@ class NewJob:
         if len(self.depends_on) > 1000:
             raise InvalidInput("dependsOn", "at most 1,000.")
         if self.webhook:
-            raise InvalidInput("webhook", "webhooks are not available in this version; run a worker for the job instead.")
+            raise InvalidInput(
+                "webhook", "webhooks are not available in this version; run a worker for the job instead."
+            )
 
 
 _OUR_ID = re.compile(r"job_[0-7][0-9a-hjkmnp-tv-z]{25}")

@@ -67,7 +67,13 @@ SAME = frozenset({"same"})
 TRANSITIONS: dict[str, Transition] = {
     t.name: t
     for t in (
-        _t("enqueue", set(), {S.WAITING, S.SCHEDULED, S.BLOCKED}, "unique key, custom id and idempotency key free", "API"),
+        _t(
+            "enqueue",
+            set(),
+            {S.WAITING, S.SCHEDULED, S.BLOCKED},
+            "unique key, custom id and idempotency key free",
+            "API",
+        ),
         _t("block", {S.SCHEDULED, S.WAITING, S.BLOCKED, S.RETRYING}, {S.BLOCKED}, "a child was added", "API"),
         _t("adopt", {S.ACTIVE}, SAME, "its running handler, or the API, added a child", "API, worker"),
         _t("stage", {S.SCHEDULED, S.RETRYING}, {S.WAITING}, "due by the database's clock", "maintenance"),

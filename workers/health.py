@@ -41,6 +41,7 @@ async def serve_health(host: str, port: int, status: Status) -> asyncio.Server:
 
 def _response(line: str, status: Status) -> bytes:
     method, _, rest = line.partition(" ")
+    body: dict[str, Any]
     path = rest.partition(" ")[0].partition("?")[0]
     if method not in ("GET", "HEAD"):
         code, body = "405 Method Not Allowed\r\nAllow: GET, HEAD", {"error": "Use GET."}

@@ -17,11 +17,11 @@ logger = logging.getLogger("switchtower.maintenance")
 RETRY_SECONDS = 2.0
 
 
-async def maintain(engine: Engine, holder: str, stop: asyncio.Event) -> None:
+async def maintain(engine: Engine, stop: asyncio.Event) -> None:
     """Takes part in maintenance until `stop` is set, whatever goes wrong meanwhile."""
     while not stop.is_set():
         try:
-            await Maintenance(engine, holder).run(stop)
+            await Maintenance(engine).run(stop)
         except StoreUnavailable:
             logger.warning("maintenance waits for the database")
         except Exception:

@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import signal
-import socket
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -18,7 +16,6 @@ from typing import Any
 
 from switchtower.engine import Engine
 from switchtower.errors import ConfigurationError, StoreUnavailable
-from switchtower.ids import WORKER, new_id
 from switchtower.runner import EXIT_RESTART, EXIT_USAGE
 from workers.child import Child
 from workers.health import serve_health
@@ -107,8 +104,7 @@ class Supervisor:
         if settings.health_port is not None:
             server = await serve_health(settings.health_host, settings.health_port, lambda: self.status)
         maintenance_stop = asyncio.Event()
-        holder = f"supervisor:{socket.gethostname()}:{os.getpid()}:{new_id(WORKER)[-6:]}"
-        maintenance = loop.create_task(maintain(engine, holder, maintenance_stop))
+        maintenance = loop.create_task(maintain(engine, maintenance_stop))
         announcement = loop.create_task(self._announce(ready))
         watcher = loop.create_task(self._watch_files()) if settings.reload else None
         try:

@@ -31,7 +31,7 @@ async def follow(client: Client, id: str, *, as_json: bool = False, logs_only: b
     with _display(live) as display:
         job: dict[str, Any] | None = None
         lines: list[dict[str, Any]] = []
-        previous: tuple[Any, ...] = ()
+        said = ""
         async with aclosing(client.subscribe(WATCH_JOB, {"id": id})) as stream:
             async for data in stream:
                 if data is None:
@@ -49,12 +49,10 @@ async def follow(client: Client, id: str, *, as_json: bool = False, logs_only: b
                         display.console.print(log_text(line))
                     else:
                         print_text(log_text(line))
-                now = (job["state"], job["attempt"], job["progress"], job["cancelRequestedAt"])
                 if live:
                     display.update(_bar(job))
-                elif now != previous and not logs_only:
-                    print_text(_line(job))
-                previous = now
+                elif not logs_only and said != (said := _line(job)):
+                    print_text(said)
     if job is None:
         raise NotFound("Job", id)
     return job

@@ -61,7 +61,9 @@ class Blockages:
             shown = ", ".join(job.pending[:5]) + (f" and {len(job.pending) - 5} more" if len(job.pending) > 5 else "")
             causes.append(Blockage(BlockageKind.WAITS_FOR_JOBS, f"It waits for {len(job.pending)} job(s): {shown}."))
         elif job.state is JobState.SCHEDULED:
-            causes.append(Blockage(BlockageKind.DELAYED, f"It is due at {_shown(job.run_at)}.", job.run_at, "promoteJob"))
+            causes.append(
+                Blockage(BlockageKind.DELAYED, f"It is due at {_shown(job.run_at)}.", job.run_at, "promoteJob")
+            )
         elif job.state is JobState.RETRYING:
             causes.append(
                 Blockage(

@@ -139,7 +139,9 @@ class Bulk:
     async def resume(self) -> int:
         """Takes up operations whose process died. Returns: how many were brought to their end."""
         ended = 0
-        rows = await self._store.bulk_operations.find({"done": False}, {"_id": 1}, sort=[("_id", 1)], limit=20).to_list(None)
+        rows = await self._store.bulk_operations.find({"done": False}, {"_id": 1}, sort=[("_id", 1)], limit=20).to_list(
+            None
+        )
         for row in rows:
             await self._run(row["_id"])
             ended += 1
@@ -200,7 +202,12 @@ class Bulk:
         done = len(rows) < CHUNK
         self._effects.kick()
         following = {"$add": ["$event_seq", 1]}
-        event = {"type": "end" if done else "progress", "at": "$$NOW", "actor": "$actor", "org": {"$ifNull": ["$org", ""]}}
+        event = {
+            "type": "end" if done else "progress",
+            "at": "$$NOW",
+            "actor": "$actor",
+            "org": {"$ifNull": ["$org", ""]},
+        }
         await self._store.bulk_operations.find_one_and_update(
             {"_id": id, "after": seen, "done": False},
             [

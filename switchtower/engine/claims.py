@@ -27,6 +27,7 @@ from switchtower.store.claims import Statement
 from switchtower.store.collections import Store
 from switchtower.store.documents import claimed_from, job_from
 from switchtower.store.driver import translate_errors, unavailable
+from switchtower.store.expressions import literal
 from switchtower.workers import Outcome, OutcomeKind
 
 __all__ = ["Claims"]
@@ -82,7 +83,9 @@ class Claims:
                 return won
         return []
 
-    async def _claim_from(self, queue: str, worker_id: str, names: Sequence[str] | None, limit: int) -> list[ClaimedJob]:
+    async def _claim_from(
+        self, queue: str, worker_id: str, names: Sequence[str] | None, limit: int
+    ) -> list[ClaimedJob]:
         state = self._queues[queue]
         now = time.monotonic()
         if now - state.controls_at > CONTROLS_SECONDS:
@@ -178,7 +181,11 @@ class Claims:
         controls = state.controls
         assert controls is not None
         while True:
-            foreign = {"$nin": sorted(mine - set(controls.paused_names))} if names is not None else {"$in": list(controls.paused_names)}
+            foreign = (
+                {"$nin": sorted(mine - set(controls.paused_names))}
+                if names is not None
+                else {"$in": list(controls.paused_names)}
+            )
             head = await commands.head(self._store, queue, PROBE, names=foreign)
             if not head.ids:
                 return
@@ -227,7 +234,8 @@ class Claims:
             id, token = (job.id, job.token) if isinstance(job, ClaimedJob) else job
             by_token[token].append(id)
         statements = [
-            Statement("start", token, ids, transitions.start(), {"started": {"$ne": True}}) for token, ids in by_token.items()
+            Statement("start", token, ids, transitions.start(), {"started": {"$ne": True}})
+            for token, ids in by_token.items()
         ]
         if await commands.flush(self._store, statements):
             return set()
@@ -289,16 +297,28 @@ class Claims:
     def _statement(self, o: Outcome) -> Statement:
         match o.kind:
             case OutcomeKind.COMPLETE:
-                result: Any = transitions.literal(truncated(o.result, limit=self._result_limit)) if o.result is not None else None
-                verb, pipeline = "complete", transitions.complete(o.token, _rounded(o.ran_ms) if result is None else o.ran_ms, result)
+                result: Any = literal(truncated(o.result, limit=self._result_limit)) if o.result is not None else None
+                verb, pipeline = (
+                    "complete",
+                    transitions.complete(o.token, _rounded(o.ran_ms) if result is None else o.ran_ms, result),
+                )
             case OutcomeKind.FAIL:
-                verb, pipeline = "backoff", transitions.fail(o.token, o.ran_ms, _error(o), wait_ms=o.wait_ms, fatal=False)
+                verb, pipeline = (
+                    "backoff",
+                    transitions.fail(o.token, o.ran_ms, _error(o), wait_ms=o.wait_ms, fatal=False),
+                )
             case OutcomeKind.BURY:
                 verb, pipeline = "bury", transitions.fail(o.token, o.ran_ms, _error(o), wait_ms=0, fatal=True)
             case OutcomeKind.EXPIRE:
-                verb, pipeline = "bury", transitions.fail(o.token, o.ran_ms, _error(o), wait_ms=0, fatal=True, outcome="expired")
+                verb, pipeline = (
+                    "bury",
+                    transitions.fail(o.token, o.ran_ms, _error(o), wait_ms=0, fatal=True, outcome="expired"),
+                )
             case OutcomeKind.RETRY_AT:
-                verb, pipeline = "backoff", transitions.fail(o.token, o.ran_ms, _error(o), wait_ms=o.wait_ms, fatal=False)
+                verb, pipeline = (
+                    "backoff",
+                    transitions.fail(o.token, o.ran_ms, _error(o), wait_ms=o.wait_ms, fatal=False),
+                )
             case OutcomeKind.SNOOZE:
                 verb, pipeline = "snooze", transitions.give_back("snooze", o.token, wait_ms=o.wait_ms)
             case OutcomeKind.RELEASE:
@@ -379,7 +399,9 @@ def _rounded(ms: int) -> int:
 def _error(outcome: Outcome) -> JobError:
     error = outcome.error or JobError(ErrorKind.EXCEPTION, "Error", "no reason was given")
     stack = None if error.stack is None else truncated_text(error.stack, limit=16 * 1024)
-    return JobError(error.kind, truncated_text(error.type, limit=256), truncated_text(error.message), stack, error.fingerprint)
+    return JobError(
+        error.kind, truncated_text(error.type, limit=256), truncated_text(error.message), stack, error.fingerprint
+    )
 
 
 def _lines(lines: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
@@ -404,5 +426,3 @@ def _chunks(statements: list[Statement], limit: int = 8 * 1024 * 1024) -> Iterab
 def _size(pipeline: Sequence[Mapping[str, Any]]) -> int:
     result = pipeline[-1]["$set"].get("result")
     return 4_000 + (len(orjson.dumps(result, default=str)) if result is not None else 0)
-
-

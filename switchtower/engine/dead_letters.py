@@ -123,7 +123,9 @@ class DeadLetters:
 
     async def remove(self, ids: Sequence[str], *, caller: Caller) -> int:
         """Deletes entries; their jobs stay. Returns: how many were there."""
-        result = await self._store.dead_letters.delete_many({"_id": {"$in": list(ids)}, **job_commands.visible_to(caller)})
+        result = await self._store.dead_letters.delete_many(
+            {"_id": {"$in": list(ids)}, **job_commands.visible_to(caller)}
+        )
         return int(result.deleted_count)
 
     async def purge(self, *, older_than_ms: int, caller: Caller) -> int:
@@ -134,7 +136,9 @@ class DeadLetters:
             before = self._store.clock.now() - timedelta(milliseconds=older_than_ms)
         except OverflowError:
             return 0
-        result = await self._store.dead_letters.delete_many({"failed_at": {"$lt": before}, **job_commands.visible_to(caller)})
+        result = await self._store.dead_letters.delete_many(
+            {"failed_at": {"$lt": before}, **job_commands.visible_to(caller)}
+        )
         return int(result.deleted_count)
 
 

@@ -34,7 +34,9 @@ async def examine(store: Store) -> list[Finding]:
     missing = await missing_indexes(store)
     if missing:
         shown = ", ".join(missing[:5])
-        findings.append(Finding("indexes", "error", f"{len(missing)} are missing ({shown}); start the server once to create them."))
+        findings.append(
+            Finding("indexes", "error", f"{len(missing)} are missing ({shown}); start the server once to create them.")
+        )
     else:
         findings.append(Finding("indexes", "ok", "All are there."))
     findings.append(await _oplog(database.client))
@@ -61,19 +63,27 @@ async def _members(admin: object) -> list[Finding]:
     found = []
     data = [member for member in config["members"] if not member.get("arbiterOnly")]
     if len(data) < 3:
-        message = f"{len(data)} data-bearing member(s): jobs survive the process, not the disk. Use three in production."
+        message = (
+            f"{len(data)} data-bearing member(s): jobs survive the process, not the disk. Use three in production."
+        )
         found.append(Finding("replica set", "warn", message))
     else:
         found.append(Finding("replica set", "ok", f"{len(data)} data-bearing members."))
     if len(data) < len(config["members"]):
         found.append(Finding("arbiter", "warn", "An arbiter votes and holds no data; use a third data-bearing member."))
     if config.get("settings", {}).get("electionTimeoutMillis", 10_000) > 10_000:
-        found.append(Finding("election", "warn", "electionTimeoutMillis is over 10 s: a failover takes longer than a worker waits."))
+        found.append(
+            Finding(
+                "election", "warn", "electionTimeoutMillis is over 10 s: a failover takes longer than a worker waits."
+            )
+        )
     clocks = [member["lastHeartbeatRecv"] for member in members if member.get("lastHeartbeatRecv")]
     now = status["date"]
     skew = max((abs((now - clock).total_seconds()) for clock in clocks), default=0.0)
     if skew > 5:
-        found.append(Finding("clocks", "warn", f"A member was last heard of {skew:.0f} s ago or its clock is off; check NTP."))
+        found.append(
+            Finding("clocks", "warn", f"A member was last heard of {skew:.0f} s ago or its clock is off; check NTP.")
+        )
     return found
 
 

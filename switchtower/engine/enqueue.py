@@ -63,9 +63,13 @@ class Enqueuer:
         return await self._answer(document, await future)
 
     async def enqueue_many(self, news: Sequence[NewJob], *, caller: Caller) -> list[Enqueued | SwitchtowerError]:
-        """Creates many jobs; every item gets its own answer, in order."""
-        answers: list[Enqueued | SwitchtowerError | None] = [None] * len(news)
+        """Creates many jobs; every item gets its own answer, in order.
+
+        One chunk is built while the one before is written; chunks are written in order, since their `seq` is the server's.
+        """
+        answers: list[Enqueued | SwitchtowerError] = [StoreUnavailable()] * len(news)
         documents: list[tuple[int, Document]] = []
+        under_way: asyncio.Task[None] | None = None
         for position, new in enumerate(news):
             try:
                 new.check(payload_limit=self._payload_limit)
@@ -75,22 +79,36 @@ class Enqueuer:
                     documents.append((position, self._document(new, caller)))
             except SwitchtowerError as error:
                 answers[position] = error
-        for start in range(0, len(documents), BATCH):
-            chunk = documents[start : start + BATCH]
-            try:
-                refused = await self._insert([document for _, document in chunk])
-            except StoreUnavailable as error:
-                for position, _ in chunk:
-                    answers[position] = error
-                continue
-            for offset, (position, document) in enumerate(chunk):
-                try:
-                    answers[position] = await self._answer(document, refused.get(offset))
-                except SwitchtowerError as error:
-                    answers[position] = error
-        return [answer for answer in answers if answer is not None]
+            if len(documents) >= BATCH or (documents and position == len(news) - 1):
+                if under_way is not None:
+                    await under_way
+                under_way = asyncio.create_task(self._insert_chunk(documents, answers))
+                documents = []
+                await asyncio.sleep(0)
+        if under_way is not None:
+            await under_way
+        if documents:
+            await self._insert_chunk(documents, answers)
+        return answers
 
-    def _document(self, new: NewJob, caller: Caller, *, id: str | None = None, pending: list[str] | None = None) -> Document:
+    async def _insert_chunk(
+        self, chunk: list[tuple[int, Document]], answers: list[Enqueued | SwitchtowerError]
+    ) -> None:
+        try:
+            refused = await self._insert([document for _, document in chunk])
+        except StoreUnavailable as error:
+            for position, _ in chunk:
+                answers[position] = error
+            return
+        for offset, (position, document) in enumerate(chunk):
+            try:
+                answers[position] = await self._answer(document, refused.get(offset))
+            except SwitchtowerError as error:
+                answers[position] = error
+
+    def _document(
+        self, new: NewJob, caller: Caller, *, id: str | None = None, pending: list[str] | None = None
+    ) -> Document:
         return job_document(
             new,
             id=id or new_id(JOB),

@@ -28,9 +28,18 @@ __all__ = ["ErrorCluster", "JobOrder", "Jobs"]
 
 Document = dict[str, Any]
 
-RESTRICTS_MORE_THAN_QUEUES = (
-    "ids names tags group created_after created_before text unique_key parent_id error_fingerprint"
-).split()
+RESTRICTS_MORE_THAN_QUEUES = [
+    "ids",
+    "names",
+    "tags",
+    "group",
+    "created_after",
+    "created_before",
+    "text",
+    "unique_key",
+    "parent_id",
+    "error_fingerprint",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,7 +207,9 @@ class Jobs:
         Raises: NotFound, InvalidTransition, Conflict when an open job holds its unique key.
         """
         await self._effects.relay(id=id)
-        return await self._operate("retry", id, caller, transitions.retry(caller.actor), guard={"outbox": {"$exists": False}})
+        return await self._operate(
+            "retry", id, caller, transitions.retry(caller.actor), guard={"outbox": {"$exists": False}}
+        )
 
     async def promote(self, id: str, *, caller: Caller) -> Job:
         """Runs a scheduled or retrying job now. Raises: NotFound, InvalidTransition."""
@@ -212,7 +223,9 @@ class Jobs:
         """
         await self._effects.relay(id=id)
         guard = {"outbox": {"$exists": False}}
-        return await self._operate("remove", id, caller, transitions.remove(caller.actor), guard=guard, before=True, force=force)
+        return await self._operate(
+            "remove", id, caller, transitions.remove(caller.actor), guard=guard, before=True, force=force
+        )
 
     async def update(self, id: str, change: JobUpdate, *, caller: Caller) -> Job:
         """Changes payload, priority, tags, attempts, timeout or due time of a job that is not active.

@@ -55,7 +55,11 @@ class Queues:
         """The queue; None when it never had a job and nobody controlled it."""
         found = await self._read([name], caller)
         queue = found[0]
-        return queue if queue.created_at is not None or any(queue.counts.values()) or name in await self.names(caller=caller) else None
+        return (
+            queue
+            if queue.created_at is not None or any(queue.counts.values()) or name in await self.names(caller=caller)
+            else None
+        )
 
     async def get_many(self, names: Sequence[str], *, caller: Caller) -> dict[str, Queue]:
         """Queues by name, known or not."""

@@ -59,7 +59,9 @@ class Stats:
             dead = await self._store.dead_letters.estimated_document_count()
         else:
             dead = await self._store.dead_letters.count_documents({"org": caller.org})
-        match = {"state": {"$in": leases.PRESENT}} | ({} if caller.org is None else {"org": {"$in": [caller.org, None]}})
+        match = {"state": {"$in": leases.PRESENT}} | (
+            {} if caller.org is None else {"org": {"$in": [caller.org, None]}}
+        )
         return Totals(counts, dead, len(rows), await self._store.workers.count_documents(match))
 
     async def minutes(
@@ -73,7 +75,10 @@ class Stats:
                 row["minute"],
                 row["queue"],
                 row["name"],
-                *(row.get(key, 0) for key in ("enqueued", "completed", "failed", "retried", "cancelled", "ran", "run_ms")),
+                *(
+                    row.get(key, 0)
+                    for key in ("enqueued", "completed", "failed", "retried", "cancelled", "ran", "run_ms")
+                ),
                 row.get("min_ms"),
                 row.get("max_ms"),
                 row.get("claimed", 0),

@@ -78,7 +78,11 @@ class Upkeep:
         staged = 0
         while True:
             due = {"state": {"$in": ["scheduled", "retrying"]}, "$expr": {"$lte": ["$run_at", "$$NOW"]}}
-            rows = await self._store.jobs.find(due, {"_id": 1}, sort=[("run_at", 1)], limit=CHUNK).hint("due").to_list(None)
+            rows = (
+                await self._store.jobs.find(due, {"_id": 1}, sort=[("run_at", 1)], limit=CHUNK)
+                .hint("due")
+                .to_list(None)
+            )
             if not rows:
                 return staged
             staged += await commands.move_many(
@@ -195,7 +199,9 @@ class Upkeep:
         while True:
             rows = await self._store.jobs.find(match, {"_id": 1}, limit=CHUNK).hint("removed_at").to_list(None)
             ids = [row["_id"] for row in rows]
-            awaited: Sequence[str] = await self._store.jobs.distinct("pending", {"pending": {"$in": ids}}) if ids else []
+            awaited: Sequence[str] = (
+                await self._store.jobs.distinct("pending", {"pending": {"$in": ids}}) if ids else []
+            )
             free = [id for id in ids if id not in set(awaited)]
             if not free:
                 return deleted
@@ -208,12 +214,16 @@ class Upkeep:
         for queue in await counters.by_queue(self._store, org=None):
             after = ""
             while True:
-                rows = await self._store.jobs.find(
-                    {"queue": queue, "state": state, "_id": {"$gt": after}, "created_at": {"$lt": before}},
-                    {"finished_at": 1, "updated_at": 1},
-                    sort=[("_id", 1)],
-                    limit=CHUNK,
-                ).hint("listing").to_list(None)
+                rows = (
+                    await self._store.jobs.find(
+                        {"queue": queue, "state": state, "_id": {"$gt": after}, "created_at": {"$lt": before}},
+                        {"finished_at": 1, "updated_at": 1},
+                        sort=[("_id", 1)],
+                        limit=CHUNK,
+                    )
+                    .hint("listing")
+                    .to_list(None)
+                )
                 if not rows:
                     break
                 after = rows[-1]["_id"]
@@ -242,5 +252,3 @@ class Upkeep:
 
 def _due() -> Document:
     return {**starts_from("stage"), "$expr": {"$lte": ["$run_at", "$$NOW"]}}
-
-

@@ -42,7 +42,12 @@ _IS_EVENT = {
 }
 
 EVENTS = [
-    {"$match": {"ns.coll": {"$in": list(WATCHED)}, "operationType": {"$in": ["insert", "update", "replace", "invalidate", "drop", "rename"]}}},
+    {
+        "$match": {
+            "ns.coll": {"$in": list(WATCHED)},
+            "operationType": {"$in": ["insert", "update", "replace", "invalidate", "drop", "rename"]},
+        }
+    },
     {
         "$project": {
             "operationType": 1,
@@ -151,7 +156,9 @@ async def _opened(store: Store, pipeline: Sequence[Document], **options: Any) ->
                 await asyncio.wait_for(asyncio.shield(asyncio.ensure_future(close)), 0.5)
 
 
-async def read(store: Store, *, after: str | None, silence_seconds: float = 5.0) -> AsyncIterator[tuple[list[Event], str]]:
+async def read(
+    store: Store, *, after: str | None, silence_seconds: float = 5.0
+) -> AsyncIterator[tuple[list[Event], str]]:
     """Batches of events behind `after` (from now on without it), each with the cursor to go on from.
 
     An empty batch comes at least every second while nothing happens: its cursor keeps an idle reader inside the oplog.

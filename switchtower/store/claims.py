@@ -16,6 +16,7 @@ from pymongo import ASCENDING, ReturnDocument
 from switchtower.store import transitions
 from switchtower.store.collections import Store
 from switchtower.store.documents import CLAIM_FIELDS
+from switchtower.store.expressions import token_hash
 from switchtower.store.guards import by_token, claimable
 from switchtower.store.indexes import HOT
 
@@ -67,9 +68,7 @@ async def head(
     )
 
 
-async def claim_one(
-    store: Store, queue: str, *, names: Document | None, token: str, worker_id: str
-) -> Document | None:
+async def claim_one(store: Store, queue: str, *, names: Document | None, token: str, worker_id: str) -> Document | None:
     """waiting → active for the first claimable job of a queue. Returns: it, or None."""
     document: Document | None = await store.jobs.find_one_and_update(
         claimable(queue, names),
@@ -144,11 +143,9 @@ async def flush(store: Store, statements: Sequence[Statement]) -> bool:
 
 async def winners(store: Store, tokens: Mapping[str, str]) -> set[str]:
     """Of {job id: token}, the jobs whose last finished attempt ran under that very token: an earlier try had landed."""
-    rows = await store.jobs.find(
-        {"_id": {"$in": list(tokens)}}, {"attempts": {"$slice": -1}, "_id": 1}
-    ).to_list(None)
+    rows = await store.jobs.find({"_id": {"$in": list(tokens)}}, {"attempts": {"$slice": -1}, "_id": 1}).to_list(None)
     return {
         row["_id"]
         for row in rows
-        if row.get("attempts") and row["attempts"][0].get("token") == transitions.token_hash(tokens[row["_id"]])
+        if row.get("attempts") and row["attempts"][0].get("token") == token_hash(tokens[row["_id"]])
     }

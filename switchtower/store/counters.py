@@ -95,7 +95,10 @@ async def commit(store: Store, delta: Delta, *, reached: str, seen: str | None) 
     states = [
         {
             "q": {"_id": f"{queue}/{org}"},
-            "u": {"$inc": {f"counts.{state}": n for state, n in row.items() if n}, "$setOnInsert": {"queue": queue, "org": org}},
+            "u": {
+                "$inc": {f"counts.{state}": n for state, n in row.items() if n},
+                "$setOnInsert": {"queue": queue, "org": org},
+            },
             "upsert": True,
         }
         for (queue, org), row in delta.states.items()
@@ -114,13 +117,16 @@ async def commit(store: Store, delta: Delta, *, reached: str, seen: str | None) 
         answer = await store.counters.update_one({"_id": FOLD, "cursor": seen}, {"$set": {"cursor": reached}})
         return bool(answer.matched_count)
     async with store.database.transaction() as session:
-        moved = await store.counters.update_one({"_id": FOLD, "cursor": seen}, {"$set": {"cursor": reached}}, session=session)
+        moved = await store.counters.update_one(
+            {"_id": FOLD, "cursor": seen}, {"$set": {"cursor": reached}}, session=session
+        )
         if not moved.matched_count:
             return False
         for collection, updates in ((store.counters, states), (store.minutes, minutes)):
             for start in range(0, len(updates), 1_000):
                 await store.database.command(
-                    {"update": collection.name, "updates": updates[start : start + 1_000], "ordered": False}, session=session
+                    {"update": collection.name, "updates": updates[start : start + 1_000], "ordered": False},
+                    session=session,
                 )
     return True
 
@@ -150,9 +156,12 @@ async def recount(store: Store, *, reached: str) -> int:
     async with store.database.transaction() as session:
         await store.counters.delete_many({}, session=session)
         documents: list[Document] = [
-            {"_id": f"{queue}/{org}", "queue": queue, "org": org, "counts": counts} for (queue, org), counts in rows.items()
+            {"_id": f"{queue}/{org}", "queue": queue, "org": org, "counts": counts}
+            for (queue, org), counts in rows.items()
         ]
-        await store.counters.insert_many([*documents, {"_id": FOLD, "cursor": reached, "clock": clock}], session=session)
+        await store.counters.insert_many(
+            [*documents, {"_id": FOLD, "cursor": reached, "clock": clock}], session=session
+        )
     return clock
 
 

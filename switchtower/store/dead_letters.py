@@ -13,7 +13,7 @@ from pymongo import ReturnDocument
 from switchtower.jobs import JobError
 from switchtower.store.collections import Store
 from switchtower.store.documents import error_from
-from switchtower.store.transitions import literal
+from switchtower.store.expressions import literal
 
 __all__ = ["DeadLetter", "DeadLetterFilter", "dead_letter_from", "filter_document", "mark_replayed"]
 

@@ -231,7 +231,9 @@ def job_from(d: Mapping[str, Any]) -> Job:
         remove_on_fail=get("remove_on_fail", False),
         event_seq=d["event_seq"],
         timeline=[
-            TimelineEntry(row["type"], row["at"], row.get("from"), row.get("to"), row.get("actor"), row.get("attempt", 0))
+            TimelineEntry(
+                row["type"], row["at"], row.get("from"), row.get("to"), row.get("actor"), row.get("attempt", 0)
+            )
             for row in get("timeline", ())
         ],
         traceparent=get("traceparent"),
@@ -240,10 +242,30 @@ def job_from(d: Mapping[str, Any]) -> Job:
 
 CLAIM_FIELDS = {
     field: 1
-    for field in (
-        "name queue payload token attempt claims generation max_attempts backoff event_seq org app timeout_ms "
-        "expires_at created_at run_at custom_id group tags parent_id priority traceparent"
-    ).split()
+    for field in [
+        "name",
+        "queue",
+        "payload",
+        "token",
+        "attempt",
+        "claims",
+        "generation",
+        "max_attempts",
+        "backoff",
+        "event_seq",
+        "org",
+        "app",
+        "timeout_ms",
+        "expires_at",
+        "created_at",
+        "run_at",
+        "custom_id",
+        "group",
+        "tags",
+        "parent_id",
+        "priority",
+        "traceparent",
+    ]
 }
 
 

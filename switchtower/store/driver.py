@@ -148,7 +148,9 @@ class Database:
             async with await _settled(started):
                 yield session
 
-    async def watch(self, pipeline: Sequence[Mapping[str, Any]], *, collection: str | None = None, **options: Any) -> Any:
+    async def watch(
+        self, pipeline: Sequence[Mapping[str, Any]], *, collection: str | None = None, **options: Any
+    ) -> Any:
         """Opens a change stream on the database, or on one collection."""
         target = self.client[self.name] if collection is None else self[collection]
         return await _settled(target.watch(list(pipeline), **options))
@@ -196,7 +198,9 @@ def _options(url: str, role: str) -> dict[str, Any]:
     }
 
 
-async def connect(url: str, *, database: str = "switchtower", driver: str = "pymongo", role: str = "client") -> Database:
+async def connect(
+    url: str, *, database: str = "switchtower", driver: str = "pymongo", role: str = "client"
+) -> Database:
     """Connects and checks that the server can keep our promises.
 
     Raises:

@@ -27,23 +27,28 @@ JOBS = [
         partialFilterExpression={"state": "waiting", "parked": None},
     ),
     # unpark and whyNotRunning: what is parked, by cause
-    IndexModel([("parked", 1), ("queue", 1), ("name", 1)], name="parked", partialFilterExpression={"parked": {"$type": "string"}}),
-    # stage: what is due
     IndexModel(
-        [("run_at", 1)], name="due", partialFilterExpression={"state": {"$in": ["scheduled", "retrying"]}}
+        [("parked", 1), ("queue", 1), ("name", 1)],
+        name="parked",
+        partialFilterExpression={"parked": {"$type": "string"}},
     ),
+    # stage: what is due
+    IndexModel([("run_at", 1)], name="due", partialFilterExpression={"state": {"$in": ["scheduled", "retrying"]}}),
     # rescue, cancel_requests, read-back of a claim token, lists of active jobs
     IndexModel([("worker_id", 1), ("token", 1)], name="active", partialFilterExpression={"state": "active"}),
     # lists, counts, clean, retention: `_id` sorts by creation
     IndexModel(
         [("queue", 1), ("state", 1), ("_id", 1)],
         name="listing",
-        partialFilterExpression={
-            "state": {"$in": sorted(s.value for s in JobState if s is not JobState.ACTIVE)}
-        },
+        partialFilterExpression={"state": {"$in": sorted(s.value for s in JobState if s is not JobState.ACTIVE)}},
     ),
     # enqueue: one open job per unique key, one job per idempotency key and per custom id
-    IndexModel([("org", 1), ("unique_hold", 1)], name="unique_hold", unique=True, partialFilterExpression={"unique_hold": EXISTS}),
+    IndexModel(
+        [("org", 1), ("unique_hold", 1)],
+        name="unique_hold",
+        unique=True,
+        partialFilterExpression={"unique_hold": EXISTS},
+    ),
     IndexModel(
         [("org", 1), ("idempotency_key", 1)],
         name="idempotency_key",

@@ -47,7 +47,9 @@ def _index_of(error: Mapping[str, Any]) -> str:
         if index in pattern:
             return index
     message = str(error.get("errmsg", ""))
-    return next((index for index in ("unique_hold", "idempotency_key", "custom_id") if f"index: {index} " in message), "_id")
+    return next(
+        (index for index in ("unique_hold", "idempotency_key", "custom_id") if f"index: {index} " in message), "_id"
+    )
 
 
 async def insert_many(store: Store, documents: Sequence[Document], *, session: Any = None) -> dict[int, str]:
@@ -97,7 +99,13 @@ async def locate(store: Store, id: str, caller: Caller, *, fields: Mapping[str, 
 
 
 async def move(
-    store: Store, verb: str, id: str, pipeline: list[Document], *, guard: Mapping[str, Any] | None = None, before: bool = False
+    store: Store,
+    verb: str,
+    id: str,
+    pipeline: list[Document],
+    *,
+    guard: Mapping[str, Any] | None = None,
+    before: bool = False,
 ) -> Document | None:
     """One guarded transition of one job.
 
@@ -154,7 +162,13 @@ async def let_go(store: Store) -> int:
                     "release_at": {
                         "$cond": [
                             key_over,
-                            {"$cond": [{"$and": [final, {"$gt": ["$unique_until", "$$NOW"]}]}, "$unique_until", "$$REMOVE"]},
+                            {
+                                "$cond": [
+                                    {"$and": [final, {"$gt": ["$unique_until", "$$NOW"]}]},
+                                    "$unique_until",
+                                    "$$REMOVE",
+                                ]
+                            },
                             {"$ifNull": ["$idempotency_until", "$$REMOVE"]},
                         ]
                     },

@@ -10,7 +10,7 @@ from pymongo.errors import DuplicateKeyError
 
 from switchtower.clock import from_ms
 from switchtower.store.collections import Store
-from switchtower.store.transitions import literal
+from switchtower.store.expressions import literal
 from switchtower.workers import Worker, WorkerInfo, WorkerState
 
 __all__ = ["acquire", "emptied", "finish", "lose", "lost_candidates", "register", "renew", "resign", "worker_from"]
@@ -82,7 +82,9 @@ async def renew(store: Store, worker_id: str, lease_ms: int | None = None) -> Do
     return document
 
 
-async def finish(store: Store, worker_id: str, state: WorkerState, *, sources: Sequence[str] = PRESENT) -> Document | None:
+async def finish(
+    store: Store, worker_id: str, state: WorkerState, *, sources: Sequence[str] = PRESENT
+) -> Document | None:
     """present → draining, stopped or lost, whatever its lease says. Returns: the worker, or None when it was not present."""
     gone = {} if state is WorkerState.DRAINING else {"gone_at": "$$NOW"}
     document: Document | None = await store.workers.find_one_and_update(

@@ -25,7 +25,17 @@ from switchtower.store.collections import Store
 from switchtower.store.documents import HEAVY
 from switchtower.store.guards import NOT_REMOVED
 
-__all__ = ["Found", "JobOrder", "count", "decode_cursor", "encode_cursor", "filter_document", "keyset_page", "offset_page", "projection"]
+__all__ = [
+    "Found",
+    "JobOrder",
+    "count",
+    "decode_cursor",
+    "encode_cursor",
+    "filter_document",
+    "keyset_page",
+    "offset_page",
+    "projection",
+]
 
 Document = dict[str, Any]
 

@@ -21,10 +21,30 @@ __all__ = ["pending", "relay", "repair_blocked"]
 
 Document = dict[str, Any]
 
-_COPIED = (
-    "name queue org app payload error attempt max_attempts backoff timeout_ms ttl_ms group tags priority lifo "
-    "unique_key unique_for_ms remove_on_complete remove_on_fail custom_id traceparent generation"
-).split()
+_COPIED = [
+    "name",
+    "queue",
+    "org",
+    "app",
+    "payload",
+    "error",
+    "attempt",
+    "max_attempts",
+    "backoff",
+    "timeout_ms",
+    "ttl_ms",
+    "group",
+    "tags",
+    "priority",
+    "lifo",
+    "unique_key",
+    "unique_for_ms",
+    "remove_on_complete",
+    "remove_on_fail",
+    "custom_id",
+    "traceparent",
+    "generation",
+]
 
 
 async def pending(store: Store, limit: int, *, id: str | None = None) -> list[Document]:
@@ -82,7 +102,11 @@ async def settle(store: Store, jobs: Sequence[Document]) -> None:
     Jobs that completed in one flush are taken out of a parent in one write: the fan-in of a thousand children is not a
     thousand writes of a thousand ids.
     """
-    done = [job["_id"] for job in jobs if (job["state"] if job["state"] != "removed" else job.get("last_state")) == "completed"]
+    done = [
+        job["_id"]
+        for job in jobs
+        if (job["state"] if job["state"] != "removed" else job.get("last_state")) == "completed"
+    ]
     if done:
         await store.jobs.update_many({"pending": {"$in": done}}, transitions.unblock(done))
     for job in jobs:
@@ -96,10 +120,14 @@ async def settle(store: Store, jobs: Sequence[Document]) -> None:
 
 def _dependency_error(job: Document) -> JobError:
     state = job.get("last_state", "removed") if job["state"] == "removed" else job["state"]
-    what = "was removed" if state not in ("failed", "cancelled") else ("failed" if state == "failed" else "was cancelled")
+    what = (
+        "was removed" if state not in ("failed", "cancelled") else ("failed" if state == "failed" else "was cancelled")
+    )
     detail = f": {job['error']['message'][:500]}" if job.get("error") else ""
     message = f"Job {job['_id']} ({job['name']}), which this job waits for, {what}{detail}"
-    return JobError(ErrorKind.DEPENDENCY, "DependencyFailed", message, None, fingerprint("DependencyFailed", job["name"]))
+    return JobError(
+        ErrorKind.DEPENDENCY, "DependencyFailed", message, None, fingerprint("DependencyFailed", job["name"])
+    )
 
 
 async def repair_blocked(store: Store, *, after: str, limit: int) -> str:
@@ -123,8 +151,12 @@ async def repair_blocked(store: Store, *, after: str, limit: int) -> str:
         missing = sorted(set(awaited) - {job["_id"] for job in found})
         if missing:
             minute = {"$expr": {"$lt": ["$updated_at", {"$subtract": ["$$NOW", 60_000]}]}}
-            await store.jobs.update_many({"pending": {"$in": missing}, "state": "blocked", **minute}, transitions.unblock(missing))
+            await store.jobs.update_many(
+                {"pending": {"$in": missing}, "state": "blocked", **minute}, transitions.unblock(missing)
+            )
         open_ = [job["_id"] for job in found if job not in ended]
         if open_:
-            await store.jobs.update_many({"_id": {"$in": open_}, "awaited": {"$exists": False}}, {"$set": {"awaited": True}})
+            await store.jobs.update_many(
+                {"_id": {"$in": open_}, "awaited": {"$exists": False}}, {"$set": {"awaited": True}}
+            )
     return blocked[-1]["_id"] if len(blocked) == limit else ""

@@ -10,9 +10,9 @@ from typing import Any
 from pymongo import ReturnDocument
 
 from switchtower.store.collections import Store
+from switchtower.store.expressions import literal
 from switchtower.store.guards import claimable
 from switchtower.store.indexes import HOT
-from switchtower.store.transitions import literal
 
 __all__ = ["Controls", "announce", "control", "controls", "forget", "group_counts", "known", "oldest_waiting"]
 
@@ -96,7 +96,9 @@ async def control(
     return _controls_from(name, document)
 
 
-async def announce(store: Store, name: str, type: str, *, actor: str, org: str = "", data: Document | None = None) -> None:
+async def announce(
+    store: Store, name: str, type: str, *, actor: str, org: str = "", data: Document | None = None
+) -> None:
     """Stamps an event on a queue that changes none of its controls (`drain`, `clean`, `obliterate`)."""
     following = {"$add": [{"$ifNull": ["$event_seq", 0]}, 1]}
     event = {"type": type, "at": "$$NOW", "queue": literal(name), "actor": literal(actor), "org": literal(org)}

@@ -8,12 +8,28 @@ in a pipeline, the text "$token" would otherwise read the lease token.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from switchtower.jobs import JobError
 from switchtower.store.documents import error_document
+from switchtower.store.expressions import (
+    CHARGED,
+    GONE,
+    NOW_MS,
+    OUTBOX_FAILED,
+    OUTBOX_SETTLE,
+    SETTLED,
+    STARTED,
+    UNLEASED,
+    attempt_row,
+    discarded,
+    in_order,
+    literal,
+    present,
+    stamp,
+    when,
+)
 
 __all__ = [
     "abandon",
@@ -24,7 +40,6 @@ __all__ = [
     "expire",
     "fail",
     "give_back",
-    "literal",
     "log",
     "park",
     "progress",
@@ -34,7 +49,6 @@ __all__ = [
     "retry",
     "stage",
     "start",
-    "token_hash",
     "unblock",
     "unpark",
     "update",
@@ -43,120 +57,7 @@ __all__ = [
 Document = dict[str, Any]
 Pipeline = list[Document]
 
-GONE = "$$REMOVE"
-KEPT_TRANSITIONS = 50
-KEPT_ATTEMPTS = 50
 KEPT_LOGS = 1_000
-
-
-def literal(value: Any) -> Document:
-    """A value from outside, safe inside a pipeline."""
-    return {"$literal": value}
-
-
-def token_hash(token: str) -> str:
-    """What an attempt keeps of its lease token: enough to recognise the winner's replay, useless to anyone else."""
-    return hashlib.sha256(token.encode("utf-8", "replace")).hexdigest()[:24]
-
-
-def _if(condition: Any, then: Any, otherwise: Any) -> Document:
-    return {"$cond": [condition, then, otherwise]}
-
-
-def _present(field: str) -> Document:
-    return {"$ne": [{"$type": field}, "missing"]}
-
-
-_NOW_MS = {"$toLong": "$$NOW"}
-_FLAG = {"$eq": ["$started", True]}
-_ATTEMPT = _if(_FLAG, "$attempt", {"$add": ["$attempt", 1]})
-"""The attempt that this run is charged as: a job that ends before its start was flushed is charged by its end."""
-
-
-def _order(at_ms: Any) -> Document:
-    return _if({"$eq": ["$lifo", True]}, {"$multiply": [at_ms, -1]}, at_ms)
-
-
-def _stamp(
-    type: Any,
-    *,
-    actor: Any,
-    to: Any = None,
-    attempt: Any = "$attempt",
-    data: Mapping[str, Any] | None = None,
-    keep: bool = True,
-) -> Document:
-    """The fields of `$set` that carry the event: new under a new key each time, so that it arrives whole."""
-    following = {"$add": ["$event_seq", 1]}
-    brief: Document = {"type": type, "at": "$$NOW", "actor": actor, "attempt": attempt}
-    if to is not None:
-        brief |= {"from": "$state", "to": to}
-    event = brief | {
-        "queue": "$queue",
-        "name": "$name",
-        "org": "$org",
-        "app": "$app",
-        "group": "$group",
-        "parent": "$parent_id",
-        "tags": "$tags",
-        **(data or {}),
-    }
-    fields: Document = {
-        "event_seq": following,
-        "event": {"$arrayToObject": [[{"k": {"$toString": following}, "v": event}]]},
-        "updated_at": "$$NOW",
-    }
-    if keep:
-        fields["timeline"] = {"$slice": [{"$concatArrays": ["$timeline", [brief]]}, -KEPT_TRANSITIONS]}
-    return fields
-
-
-def _attempt_row(outcome: Any, token: str | None, *, started_at: Any, error: Any = GONE, number: Any = _ATTEMPT) -> Document:
-    row = {
-        "number": number,
-        "generation": "$generation",
-        "worker_id": "$worker_id",
-        "started_at": started_at,
-        "ended_at": "$$NOW",
-        "outcome": outcome,
-        "error": error,
-    }
-    if token is not None:
-        row["token"] = token_hash(token)
-    rows = {"$concatArrays": [{"$ifNull": ["$attempts", []]}, [row]]}
-    return {"$slice": [rows, -KEPT_ATTEMPTS]}
-
-
-_UNLEASED = dict.fromkeys(("token", "worker_id", "claimed_at", "started", "cancel_requested_at"), GONE)
-
-_KEEP_HOLD = {"$gt": ["$unique_until", "$$NOW"]}
-_SETTLED = {
-    "unique_hold": _if(_KEEP_HOLD, "$unique_hold", GONE),
-    "release_at": _if(_KEEP_HOLD, {"$min": ["$release_at", "$unique_until"]}, "$release_at"),
-    "expires_at": GONE,
-    "finished_at": "$$NOW",
-    "pending": GONE,
-    "parked": GONE,
-}
-"""What every final state lets go of."""
-
-_AWAITED = {"$or": [_present("$parent_id"), {"$eq": ["$awaited", True]}]}
-_OUTBOX_SETTLE = _if(_AWAITED, ["settle"], GONE)
-_OUTBOX_FAILED = _if(
-    {"$eq": ["$remove_on_fail", True]},
-    _OUTBOX_SETTLE,
-    _if(_AWAITED, ["dead_letter", "settle"], ["dead_letter"]),
-)
-
-
-def _discarded(flag: Any, state: str) -> Document:
-    """The state fields of a job that its caller wanted gone as soon as it is final (`remove_on_…`)."""
-    return {
-        "state": _if(flag, "removed", state),
-        "removed_at": _if(flag, "$$NOW", GONE),
-        "last_state": _if(flag, state, GONE),
-        "custom_id": _if(flag, GONE, "$custom_id"),
-    }
 
 
 def claim(token: str, worker_id: str) -> Pipeline:
@@ -164,7 +65,7 @@ def claim(token: str, worker_id: str) -> Pipeline:
     return [
         {
             "$set": {
-                **_stamp(
+                **stamp(
                     "claim",
                     actor=worker_id,
                     to="active",
@@ -188,7 +89,7 @@ def start() -> Pipeline:
     return [
         {
             "$set": {
-                **_stamp("start", actor="$worker_id", attempt={"$add": ["$attempt", 1]}),
+                **stamp("start", actor="$worker_id", attempt={"$add": ["$attempt", 1]}),
                 "started": True,
                 "started_at": "$$NOW",
                 "attempt": {"$add": ["$attempt", 1]},
@@ -198,7 +99,7 @@ def start() -> Pipeline:
 
 
 def _began(ran_ms: int) -> Document:
-    return _if(_FLAG, "$started_at", {"$subtract": ["$$NOW", ran_ms]})
+    return when(STARTED, "$started_at", {"$subtract": ["$$NOW", ran_ms]})
 
 
 def complete(token: str, ran_ms: int, result: Any) -> Pipeline:
@@ -208,22 +109,22 @@ def complete(token: str, ran_ms: int, result: Any) -> Pipeline:
     return [
         {
             "$set": {
-                **_stamp(
+                **stamp(
                     "complete",
                     actor="$worker_id",
                     to="completed",
-                    attempt=_ATTEMPT,
-                    data={"ms": ran_ms, "removed": _if(flag, True, GONE)},
+                    attempt=CHARGED,
+                    data={"ms": ran_ms, "removed": when(flag, True, GONE)},
                 ),
-                **_UNLEASED,
-                **_SETTLED,
-                **_discarded(flag, "completed"),
-                "attempt": _ATTEMPT,
+                **UNLEASED,
+                **SETTLED,
+                **discarded(flag, "completed"),
+                "attempt": CHARGED,
                 "started_at": began,
                 "result": result,
                 "error": GONE,
-                "attempts": _attempt_row("completed", token, started_at=began),
-                "outbox": _OUTBOX_SETTLE,
+                "attempts": attempt_row("completed", token, started_at=began),
+                "outbox": OUTBOX_SETTLE,
             }
         }
     ]
@@ -236,9 +137,9 @@ def fail(token: str, ran_ms: int, error: JobError, *, wait_ms: int, fatal: bool,
     return _end_of_run(
         {
             "branches": [
-                {"case": _present("$cancel_requested_at"), "then": {"type": "abort", "to": "cancelled"}},
+                {"case": present("$cancel_requested_at"), "then": {"type": "abort", "to": "cancelled"}},
                 {
-                    "case": {"$or": [fatal, {"$gte": [_ATTEMPT, "$max_attempts"]}]},
+                    "case": {"$or": [fatal, {"$gte": [CHARGED, "$max_attempts"]}]},
                     "then": {"type": "expire" if outcome == "expired" else "bury", "to": "failed"},
                 },
             ],
@@ -273,43 +174,47 @@ def _end_of_run(
     discard = {"$and": [failed, {"$eq": ["$remove_on_fail", True]}]}
     due = {"$add": ["$$NOW", wait_ms]}
     began = _began(ran_ms)
-    later = {"$add": [_NOW_MS, wait_ms]}
+    later = {"$add": [NOW_MS, wait_ms]}
     shown = literal(error) if error else GONE
     return [
         {"$set": {"_": {"$switch": switch}}},
         {
             "$set": {
-                **_stamp(
+                **stamp(
                     "$_.type",
                     actor="$worker_id",
                     to=to,
-                    attempt=_ATTEMPT,
+                    attempt=CHARGED,
                     data={
                         "ms": ran_ms,
-                        "removed": _if(discard, True, GONE),
-                        **({"error": literal({k: error[k] for k in ("kind", "type", "message", "fingerprint")})} if error else {}),
+                        "removed": when(discard, True, GONE),
+                        **(
+                            {"error": literal({k: error[k] for k in ("kind", "type", "message", "fingerprint")})}
+                            if error
+                            else {}
+                        ),
                     },
                 ),
-                **_UNLEASED,
+                **UNLEASED,
                 "_": GONE,
-                "state": _if(discard, "removed", to),
-                "removed_at": _if(discard, "$$NOW", GONE),
-                "last_state": _if(discard, "failed", GONE),
-                "custom_id": _if(discard, GONE, "$custom_id"),
-                "unique_hold": _if(final, _SETTLED["unique_hold"], "$unique_hold"),
-                "release_at": _if(final, _SETTLED["release_at"], "$release_at"),
-                "expires_at": _if(final, GONE, "$expires_at"),
-                "finished_at": _if(final, "$$NOW", GONE),
-                "attempt": _ATTEMPT,
+                "state": when(discard, "removed", to),
+                "removed_at": when(discard, "$$NOW", GONE),
+                "last_state": when(discard, "failed", GONE),
+                "custom_id": when(discard, GONE, "$custom_id"),
+                "unique_hold": when(final, SETTLED["unique_hold"], "$unique_hold"),
+                "release_at": when(final, SETTLED["release_at"], "$release_at"),
+                "expires_at": when(final, GONE, "$expires_at"),
+                "finished_at": when(final, "$$NOW", GONE),
+                "attempt": CHARGED,
                 "started_at": began,
                 "error": shown if error else "$error",
-                "retry_pending": _if(final, GONE, True),
-                "run_at": _if(final, "$run_at", due),
-                "order": _if(final, "$order", _order(later)),
-                "attempts": _attempt_row(
-                    _if({"$eq": [to, "cancelled"]}, "cancelled", outcome), token, started_at=began, error=shown
+                "retry_pending": when(final, GONE, True),
+                "run_at": when(final, "$run_at", due),
+                "order": when(final, "$order", in_order(later)),
+                "attempts": attempt_row(
+                    when({"$eq": [to, "cancelled"]}, "cancelled", outcome), token, started_at=began, error=shown
                 ),
-                "outbox": _if(failed, _OUTBOX_FAILED, _if(final, _OUTBOX_SETTLE, GONE)),
+                "outbox": when(failed, OUTBOX_FAILED, when(final, OUTBOX_SETTLE, GONE)),
             }
         },
     ]
@@ -320,27 +225,29 @@ def give_back(type: str, token: str, *, wait_ms: int = 0, refund: bool = True) -
 
     With `refund` false the attempt stays charged (a retry at a time that the handler chose). Guard: the token.
     """
-    cancelled = _present("$cancel_requested_at")
+    cancelled = present("$cancel_requested_at")
     target = "waiting" if type == "release" or not wait_ms else "scheduled"
-    charged = _if(_FLAG, {"$subtract": ["$attempt", 1]}, "$attempt") if refund else _ATTEMPT
-    to = _if(cancelled, "cancelled", target)
-    ended = _SETTLED | _UNLEASED
+    charged = when(STARTED, {"$subtract": ["$attempt", 1]}, "$attempt") if refund else CHARGED
+    to = when(cancelled, "cancelled", target)
+    ended = SETTLED | UNLEASED
     return [
         {
             "$set": {
-                **_stamp(_if(cancelled, "abort", type), actor="$worker_id", to=to, attempt=charged),
-                **_UNLEASED,
-                **{field: _if(cancelled, ended[field], f"${field}") for field in _SETTLED},
+                **stamp(when(cancelled, "abort", type), actor="$worker_id", to=to, attempt=charged),
+                **UNLEASED,
+                **{field: when(cancelled, ended[field], f"${field}") for field in SETTLED},
                 "state": to,
                 "attempt": charged,
                 "claims": {"$subtract": ["$claims", 1 if refund else 0]},
                 "started_at": GONE,
                 "run_at": {"$add": ["$$NOW", wait_ms]} if type != "release" else "$run_at",
-                "order": _order({"$add": [_NOW_MS, wait_ms]}) if type != "release" else "$order",
-                "attempts": _if(
-                    _FLAG, _attempt_row("released" if type == "release" else "snoozed", token, started_at="$started_at"), "$attempts"
+                "order": in_order({"$add": [NOW_MS, wait_ms]}) if type != "release" else "$order",
+                "attempts": when(
+                    STARTED,
+                    attempt_row("released" if type == "release" else "snoozed", token, started_at="$started_at"),
+                    "$attempts",
                 ),
-                "outbox": _if(cancelled, _OUTBOX_SETTLE, GONE),
+                "outbox": when(cancelled, OUTBOX_SETTLE, GONE),
             }
         }
     ]
@@ -354,13 +261,13 @@ def rescue(error: JobError, *, claim_allowance: int) -> Pipeline:
     """
     spent = {
         "$or": [
-            {"$and": [_FLAG, {"$gte": ["$attempt", "$max_attempts"]}]},
+            {"$and": [STARTED, {"$gte": ["$attempt", "$max_attempts"]}]},
             {"$gte": ["$claims", {"$add": ["$max_attempts", claim_allowance]}]},
         ]
     }
     switch = {
         "branches": [
-            {"case": _present("$cancel_requested_at"), "then": "cancelled"},
+            {"case": present("$cancel_requested_at"), "then": "cancelled"},
             {"case": spent, "then": "failed"},
         ],
         "default": "waiting",
@@ -368,24 +275,26 @@ def rescue(error: JobError, *, claim_allowance: int) -> Pipeline:
     to = "$_.to"
     failed, final = {"$eq": [to, "failed"]}, {"$ne": [to, "waiting"]}
     failure = literal(error_document(error))
-    charged = {"$or": [_FLAG, failed]}
-    brief = literal({"kind": error.kind.value, "type": error.type, "message": error.message, "fingerprint": error.fingerprint})
+    charged = {"$or": [STARTED, failed]}
+    brief = literal(
+        {"kind": error.kind.value, "type": error.type, "message": error.message, "fingerprint": error.fingerprint}
+    )
     return [
         {"$set": {"_": {"to": {"$switch": switch}}}},
         {
             "$set": {
-                **_stamp("rescue", actor="system", to=to, data={"error": brief, "worker": "$worker_id"}),
-                **_UNLEASED,
-                **{field: _if(final, value, f"${field}") for field, value in _SETTLED.items()},
+                **stamp("rescue", actor="system", to=to, data={"error": brief, "worker": "$worker_id"}),
+                **UNLEASED,
+                **{field: when(final, value, f"${field}") for field, value in SETTLED.items()},
                 "_": GONE,
                 "state": to,
-                "error": _if(charged, failure, "$error"),
-                "attempts": _if(
+                "error": when(charged, failure, "$error"),
+                "attempts": when(
                     charged,
-                    _attempt_row("lost", None, started_at="$started_at", error=failure, number="$attempt"),
+                    attempt_row("lost", None, started_at="$started_at", error=failure, number="$attempt"),
                     "$attempts",
                 ),
-                "outbox": _if(failed, _OUTBOX_FAILED, _if(final, _OUTBOX_SETTLE, GONE)),
+                "outbox": when(failed, OUTBOX_FAILED, when(final, OUTBOX_SETTLE, GONE)),
             }
         },
     ]
@@ -397,12 +306,12 @@ def _fails_unclaimed(type: str, error: JobError, actor: Any) -> Pipeline:
     return [
         {
             "$set": {
-                **_stamp(type, actor=actor, to="failed", data={"error": brief}),
-                **_SETTLED,
+                **stamp(type, actor=actor, to="failed", data={"error": brief}),
+                **SETTLED,
                 "state": "failed",
                 "retry_pending": GONE,
                 "error": literal(failure),
-                "outbox": _OUTBOX_FAILED,
+                "outbox": OUTBOX_FAILED,
             }
         }
     ]
@@ -420,22 +329,22 @@ def abandon(error: JobError) -> Pipeline:
 
 def stage() -> Pipeline:
     """scheduled, retrying → waiting, in the place that its due time gives it."""
-    return [{"$set": {**_stamp("stage", actor="system", to="waiting"), "state": "waiting"}}]
+    return [{"$set": {**stamp("stage", actor="system", to="waiting"), "state": "waiting"}}]
 
 
 def unblock(ids: Sequence[str]) -> Pipeline:
     """Takes settled ids out of `pending`; a blocked job with none left becomes waiting (scheduled while not yet due)."""
     left = {"$setDifference": [{"$ifNull": ["$pending", []]}, list(ids)]}
     free = {"$and": [{"$eq": ["$state", "blocked"]}, {"$eq": [{"$size": "$_.left"}, 0]}]}
-    to = _if({"$gt": ["$run_at", "$$NOW"]}, "scheduled", "waiting")
-    moved = _stamp("unblock", actor="system", to=to)
+    to = when({"$gt": ["$run_at", "$$NOW"]}, "scheduled", "waiting")
+    moved = stamp("unblock", actor="system", to=to)
     return [
         {"$set": {"_": {"left": left}}},
         {
             "$set": {
-                **{field: _if(free, value, f"${field}") for field, value in moved.items()},
-                "state": _if(free, to, "$state"),
-                "pending": _if({"$eq": [{"$size": "$_.left"}, 0]}, GONE, "$_.left"),
+                **{field: when(free, value, f"${field}") for field, value in moved.items()},
+                "state": when(free, to, "$state"),
+                "pending": when({"$eq": [{"$size": "$_.left"}, 0]}, GONE, "$_.left"),
                 "_": GONE,
             }
         },
@@ -445,11 +354,11 @@ def unblock(ids: Sequence[str]) -> Pipeline:
 def add_child(child_id: str, actor: str) -> Pipeline:
     """Makes a job wait for one more child; one that is active goes on and only knows of it."""
     active = {"$eq": ["$state", "active"]}
-    to = _if(active, "active", "blocked")
+    to = when(active, "active", "blocked")
     return [
         {
             "$set": {
-                **_stamp(_if(active, "adopt", "block"), actor=literal(actor), to=to),
+                **stamp(when(active, "adopt", "block"), actor=literal(actor), to=to),
                 "state": to,
                 "parked": GONE,
                 "retry_pending": GONE,
@@ -461,27 +370,27 @@ def add_child(child_id: str, actor: str) -> Pipeline:
 
 def park(reason: str) -> Pipeline:
     """waiting, out of the claimers' way until the cause is gone."""
-    return [{"$set": {**_stamp("park", actor="system", data={"reason": reason}, keep=False), "parked": reason}}]
+    return [{"$set": {**stamp("park", actor="system", data={"reason": reason}, keep=False), "parked": reason}}]
 
 
 def unpark() -> Pipeline:
     """waiting, back in its place."""
-    return [{"$set": {**_stamp("unpark", actor="system", keep=False), "parked": GONE}}]
+    return [{"$set": {**stamp("unpark", actor="system", keep=False), "parked": GONE}}]
 
 
 def cancel(actor: str) -> Pipeline:
     """Any open job: an active one gets a cancel request, every other is cancelled at once."""
     active = {"$eq": ["$state", "active"]}
-    to = _if(active, "active", "cancelled")
+    to = when(active, "active", "cancelled")
     return [
         {
             "$set": {
-                **_stamp(_if(active, "request_cancel", "cancel"), actor=literal(actor), to=to),
-                **{field: _if(active, f"${field}", value) for field, value in _SETTLED.items()},
+                **stamp(when(active, "request_cancel", "cancel"), actor=literal(actor), to=to),
+                **{field: when(active, f"${field}", value) for field, value in SETTLED.items()},
                 "state": to,
-                "cancel_requested_at": _if(active, {"$ifNull": ["$cancel_requested_at", "$$NOW"]}, GONE),
-                "retry_pending": _if(active, "$retry_pending", GONE),
-                "outbox": _if(active, "$outbox", _OUTBOX_SETTLE),
+                "cancel_requested_at": when(active, {"$ifNull": ["$cancel_requested_at", "$$NOW"]}, GONE),
+                "retry_pending": when(active, "$retry_pending", GONE),
+                "outbox": when(active, "$outbox", OUTBOX_SETTLE),
             }
         }
     ]
@@ -495,16 +404,16 @@ def retry(actor: str) -> Pipeline:
     return [
         {
             "$set": {
-                **_stamp("retry", actor=literal(actor), to="waiting"),
-                **{field: _if(final, value, f"${field}") for field, value in fresh.items()},
+                **stamp("retry", actor=literal(actor), to="waiting"),
+                **{field: when(final, value, f"${field}") for field, value in fresh.items()},
                 "state": "waiting",
-                "attempt": _if(final, 0, "$attempt"),
-                "claims": _if(final, 0, "$claims"),
-                "generation": {"$add": ["$generation", _if(final, 1, 0)]},
-                "unique_hold": _if(final, "$unique_key", "$unique_hold"),
-                "expires_at": _if(_present("$ttl_ms"), again, GONE),
+                "attempt": when(final, 0, "$attempt"),
+                "claims": when(final, 0, "$claims"),
+                "generation": {"$add": ["$generation", when(final, 1, 0)]},
+                "unique_hold": when(final, "$unique_key", "$unique_hold"),
+                "expires_at": when(present("$ttl_ms"), again, GONE),
                 "run_at": "$$NOW",
-                "order": _order(_NOW_MS),
+                "order": in_order(NOW_MS),
             }
         }
     ]
@@ -515,10 +424,10 @@ def promote(actor: str) -> Pipeline:
     return [
         {
             "$set": {
-                **_stamp("promote", actor=literal(actor), to="waiting"),
+                **stamp("promote", actor=literal(actor), to="waiting"),
                 "state": "waiting",
                 "run_at": "$$NOW",
-                "order": _order(_NOW_MS),
+                "order": in_order(NOW_MS),
             }
         }
     ]
@@ -530,8 +439,8 @@ def update(actor: str, fields: Mapping[str, Any]) -> Pipeline:
     if "priority" in fields:
         sets["rank"] = fields["priority"]
     if "run_at" in fields:
-        sets["order"] = _order({"$toLong": literal(fields["run_at"])})
-    return [{"$set": {**_stamp("update", actor=literal(actor), data={"fields": sorted(fields)}), **sets}}]
+        sets["order"] = in_order({"$toLong": literal(fields["run_at"])})
+    return [{"$set": {**stamp("update", actor=literal(actor), data={"fields": sorted(fields)}), **sets}}]
 
 
 def remove(actor: str) -> Pipeline:
@@ -541,15 +450,15 @@ def remove(actor: str) -> Pipeline:
     return [
         {
             "$set": {
-                **_stamp("remove", actor=literal(actor), to="removed"),
-                **_UNLEASED,
+                **stamp("remove", actor=literal(actor), to="removed"),
+                **UNLEASED,
                 **dict.fromkeys(dropped, GONE),
-                "unique_hold": _SETTLED["unique_hold"],
-                "release_at": _SETTLED["release_at"],
+                "unique_hold": SETTLED["unique_hold"],
+                "release_at": SETTLED["release_at"],
                 "state": "removed",
                 "last_state": "$state",
                 "removed_at": "$$NOW",
-                "outbox": _if(completed, GONE, _OUTBOX_SETTLE),
+                "outbox": when(completed, GONE, OUTBOX_SETTLE),
             }
         }
     ]
@@ -558,12 +467,16 @@ def remove(actor: str) -> Pipeline:
 def progress(value: Any) -> Pipeline:
     """Sets the progress of a running job. Guard: the token."""
     shown = literal(value)
-    return [{"$set": {**_stamp("progress", actor="$worker_id", data={"progress": shown}, keep=False), "progress": shown}}]
+    return [
+        {"$set": {**stamp("progress", actor="$worker_id", data={"progress": shown}, keep=False), "progress": shown}}
+    ]
 
 
 def log(lines: Sequence[tuple[str, str]]) -> Pipeline:
     """Appends log lines, of which the last 1,000 are kept. Guard: the token."""
-    rows = [{"at": "$$NOW", "level": literal(level), "line": literal(line), "attempt": _ATTEMPT} for level, line in lines]
+    rows = [
+        {"at": "$$NOW", "level": literal(level), "line": literal(line), "attempt": CHARGED} for level, line in lines
+    ]
     kept = {"$slice": [{"$concatArrays": [{"$ifNull": ["$logs", []]}, rows]}, -KEPT_LOGS]}
     shown = [{"level": literal(level), "line": literal(line)} for level, line in lines]
-    return [{"$set": {**_stamp("log", actor="$worker_id", data={"lines": shown}, keep=False), "logs": kept}}]
+    return [{"$set": {**stamp("log", actor="$worker_id", data={"lines": shown}, keep=False), "logs": kept}}]

@@ -12,11 +12,12 @@ from typing import Any
 import pytest
 import strawberry
 from starlette.applications import Starlette
+from starlette.middleware import Middleware
 from starlette.routing import Route, WebSocketRoute
 from strawberry.scalars import JSON
 
 from app.errors import RenderErrors
-from app.front_door import FrontDoor, internal_error
+from app.front_door import FrontDoor
 from app.graphql import GraphQLEndpoint
 from app.limits import RequestLimits
 from schema.limits import DocumentLimits, Documents, Limits
@@ -149,7 +150,7 @@ class Subscription:
 class Door:
     """An application around the test schema, with what a test wants to look at."""
 
-    app: FrontDoor
+    app: Starlette
     documents: Documents
     calls: Calls
     closing: asyncio.Event
@@ -186,10 +187,10 @@ def build_door(
 
     app = Starlette(
         routes=[Route("/crash", crash), Route("/graphql", endpoint), WebSocketRoute("/graphql", endpoint)],
-        exception_handlers={Exception: internal_error},
+        middleware=[Middleware(FrontDoor, limits=requests, hosts=hosts)],
         lifespan=lifespan,
     )
-    return Door(FrontDoor(app, limits=requests, hosts=hosts), documents, calls, closing)
+    return Door(app, documents, calls, closing)
 
 
 @pytest.fixture(scope="module")

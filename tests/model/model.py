@@ -81,7 +81,7 @@ class ModelJob:
         self.hold = self.hold and self.keeps_hold
         self.pending.clear()
         self.parked = None
-        self.ttl = self.over = False
+        self.over = False
         told = self.parent is not None or self.awaited
         self.outbox = {"settle"} if told else set()
         if state == "failed" and dead_letter and not self.remove_on_fail:
@@ -355,7 +355,7 @@ class Model:
                 job.hold = True
             job.generation += 1
             job.attempt = job.claims = 0
-        job.state, job.due = "waiting", True
+        job.state, job.due, job.over = "waiting", True, False
 
     def promote(self, id: str) -> None:
         job = self.visible(id)
