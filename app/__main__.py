@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pydantic import ValidationError
 
 from app.main import create_app
-from app.server import Server, bind, configure
+from app.server import Server, bind, configure, new_event_loop
 from app.settings import ServerSettings
 from switchtower import embedded
 from switchtower.engine import Engine
@@ -61,8 +61,7 @@ def _run(settings: ServerSettings, sock: socket.socket) -> None:
 
 
 def _serve(settings: ServerSettings, mongodb_url: str, sock: socket.socket) -> None:
-    loop_factory = configure(_nothing, frame_bytes=settings.max_frame_bytes).get_loop_factory()
-    with asyncio.Runner(loop_factory=loop_factory) as runner:
+    with asyncio.Runner(loop_factory=new_event_loop) as runner:
         runner.run(_connected(settings, mongodb_url, sock))
 
 
@@ -84,10 +83,6 @@ async def _connected(settings: ServerSettings, mongodb_url: str, sock: socket.so
         on_closing=app.state.closing.set,
     )
     await server.serve(sockets=[sock])
-
-
-async def _nothing(*_: object) -> None:
-    raise NotImplementedError
 
 
 if __name__ == "__main__":

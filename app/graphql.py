@@ -237,7 +237,9 @@ class GraphQLEndpoint(GraphQL[Any, None]):
         following = asyncio.ensure_future(anext(stream))
         try:
             while True:
-                await asyncio.wait(cast(set[asyncio.Future[Any]], {following, closing}), return_when=asyncio.FIRST_COMPLETED)
+                await asyncio.wait(
+                    cast(set[asyncio.Future[Any]], {following, closing}), return_when=asyncio.FIRST_COMPLETED
+                )
                 if not following.done():
                     return
                 try:

@@ -66,7 +66,10 @@ class Probes:
         if time.monotonic() - self._indexes_checked_at > INDEXES_SECONDS:
             missing = await engine.missing_indexes()
             if missing:
-                return {"ok": False, "message": f"Missing: {', '.join(missing[:5])}; restart the server to create them."}
+                return {
+                    "ok": False,
+                    "message": f"Missing: {', '.join(missing[:5])}; restart the server to create them.",
+                }
             self._indexes_checked_at = time.monotonic()
         return {"ok": True}
 

@@ -18,7 +18,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from switchtower.errors import ConfigurationError
 
-__all__ = ["BoundedHttpProtocol", "Server", "bind", "configure"]
+__all__ = ["BoundedHttpProtocol", "Server", "bind", "configure", "new_event_loop"]
 
 MAX_HEAD_BYTES: Final = 64 * 1024
 HEAD_SECONDS: Final = 15.0
@@ -121,6 +121,15 @@ def configure(app: ASGIApp, *, frame_bytes: int, grace_seconds: int = GRACE_SECO
         proxy_headers=False,
         lifespan="on",
     )
+
+
+def new_event_loop() -> asyncio.AbstractEventLoop:
+    """The fastest event loop that is installed."""
+    try:
+        import uvloop
+    except ImportError:
+        return asyncio.new_event_loop()
+    return uvloop.new_event_loop()
 
 
 def bind(host: str, port: int) -> socket.socket:

@@ -49,7 +49,9 @@ class ServerSettings(BaseSettings):
     max_page: int = Field(500, ge=1, le=500, description="Items in one page of a list.")
     max_query_bytes: int = Field(262_144, ge=1_024, le=16 * MEBIBYTE, description="The size of a query text.")
     max_body_bytes: int = Field(16 * MEBIBYTE, ge=1_024, le=64 * MEBIBYTE, description="The size of a request's body.")
-    max_frame_bytes: int = Field(2 * MEBIBYTE, ge=1_024, le=64 * MEBIBYTE, description="The size of a WebSocket message.")
+    max_frame_bytes: int = Field(
+        2 * MEBIBYTE, ge=1_024, le=64 * MEBIBYTE, description="The size of a WebSocket message."
+    )
     max_subscriptions: int = Field(50, ge=1, le=10_000, description="Operations at a time on one WebSocket.")
     introspection: bool = Field(True, description="Let clients read the schema.")
     suggestions: bool = Field(True, description="Let errors name the field that was perhaps meant.")

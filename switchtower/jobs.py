@@ -80,7 +80,7 @@ class NewJob:
     traceparent: str | None = None
 
     def check(self, *, payload_limit: int = PAYLOAD_LIMIT) -> None:
-        """Raises InvalidInput, naming the GraphQL field, for the first thing that cannot be stored or makes no sense."""
+        """Raises InvalidInput, naming the GraphQL field, for the first thing that cannot be stored."""
         check_text("name", self.name, limit=256)
         check_text("queue", self.queue, limit=256)
         if self.queue == "__all__" or "/" in self.queue:

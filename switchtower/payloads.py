@@ -1,7 +1,7 @@
 """Which values can be stored, and what happens to those that are too large?
 
-The rules are those of reliable JSON (docs/decisions/0003-values.md): UTF-8 text without lone surrogates, finite numbers,
-64-bit integers, at most 64 levels and 10,000 keys. The database would refuse or distort anything else much later.
+The rules (docs/decisions/0003-values.md): UTF-8 text without lone surrogates, finite numbers, 64-bit integers, at most
+64 levels and 10,000 keys. The database would refuse or distort anything else, much later.
 """
 
 from __future__ import annotations
@@ -100,7 +100,7 @@ def check_text(field: str, value: str, *, limit: int, empty: bool = False) -> st
 def truncated(value: Any, *, limit: int) -> Any:
     """The value itself, or, where its JSON is over `limit` bytes, an object that says so and shows its beginning.
 
-    A handler's oversized result must not undo the work that made it: the job completes and the marker says what is lost.
+    A handler's oversized result must not undo the work that made it: the job completes, the marker says what is lost.
     """
     data = orjson.dumps(value, default=str, option=orjson.OPT_NON_STR_KEYS)
     if len(data) <= limit:

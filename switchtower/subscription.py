@@ -189,13 +189,24 @@ def is_loopback(url: str) -> bool:
     return (urlsplit(url).hostname or "") in {"localhost", "127.0.0.1", "::1"}
 
 
-def unreachable(url: str, reason: object) -> StoreUnavailable:
+def unreachable(url: str, error: BaseException) -> StoreUnavailable:
     """The error for a server that does not answer at all."""
-    why = str(reason) or type(reason).__name__
+    base = f"http{url.removeprefix('ws')}".removesuffix("/graphql") if url.startswith("ws") else url
     return StoreUnavailable(
-        f"No Switchtower server answers at {url} ({why}). Start one with `switchtower dev` or `switchtower serve`, "
-        "or name another with --url or SWITCHTOWER_URL."
+        f"No Switchtower server answers at {base} ({_reason(error)}). Start one with `switchtower dev` or "
+        "`switchtower serve`, or name another with --url or SWITCHTOWER_URL."
     )
+
+
+def _reason(error: BaseException) -> str:
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, ConnectionRefusedError):
+            return "nothing listens there"
+        if isinstance(cause, TimeoutError):
+            return "no answer in time"
+        cause = cause.__cause__ or cause.__context__
+    return str(error) or type(error).__name__
 
 
 def _connect_error(url: str, error: BaseException) -> BaseException:
@@ -205,15 +216,13 @@ def _connect_error(url: str, error: BaseException) -> BaseException:
         case InvalidStatus() if error.response.status_code == 403:
             return Forbidden(f"{url} refuses this caller.")
         case InvalidStatus() if error.response.status_code >= 500:
-            return unreachable(url, f"HTTP status {error.response.status_code}")
+            return unreachable(url, error)
         case ConnectionClosed():
             return _closed(error)
         case InvalidURI():
             return ConfigurationError(f"{url!r} is no address of a server; give one like http://127.0.0.1:8420.")
-        case TimeoutError():
-            return unreachable(url, "no answer in time")
         case OSError() | EOFError():
-            return unreachable(url, error.strerror if isinstance(error, OSError) and error.strerror else error)
+            return unreachable(url, error)
         case WebSocketException() | ValueError():
             return ConfigurationError(
                 f"{url} does not speak graphql-transport-ws ({error}); is it a Switchtower server?"

@@ -108,7 +108,7 @@ async def _workers(url: str, module: str) -> str:
     async with Client(url) as client:
         live = [w for w in (await client.execute(WORKER_NAMES))["workers"] if w["state"] == "LIVE"]
     tasks = sorted({task for worker in live for task in worker["names"]})
-    return f"{name} ×{len(live)}: {', '.join(tasks) or 'no tasks yet'}"  # noqa: RUF001
+    return f"{name} ×{len(live)}: {', '.join(tasks) or 'no tasks yet'}"
 
 
 def _host_of(mongodb_url: str) -> str:

@@ -78,7 +78,8 @@ class Engine:
         payload_limit: int = PAYLOAD_LIMIT,
         retention: Retention | None = None,
     ) -> Engine:
-        """Connects to MongoDB (`SWITCHTOWER_MONGODB_URL` when no URL is given) and checks that it can keep our promises.
+        """Connects to MongoDB (`SWITCHTOWER_MONGODB_URL` when no URL is given) and checks that it can keep our
+        promises.
 
         `role` (server, worker, client) sets the timeouts. `driver` is pymongo or motor (`SWITCHTOWER_DRIVER`).
 
@@ -87,7 +88,7 @@ class Engine:
         url = url or os.environ.get("SWITCHTOWER_MONGODB_URL")
         if not url:
             raise ConfigurationError(
-                "No database is configured: set SWITCHTOWER_MONGODB_URL, or run `switchtower dev`, which starts its own."
+                "No database is configured: set SWITCHTOWER_MONGODB_URL, or run `switchtower dev` (it starts its own)."
             )
         driver = driver or os.environ.get("SWITCHTOWER_DRIVER") or DEFAULT_DRIVER
         opened = await connect(url, database=database, driver=driver, role=role)

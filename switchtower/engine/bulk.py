@@ -88,7 +88,8 @@ class Bulk:
     async def start(self, verb: str, filter: JobFilter, *, caller: Caller, dry_run: bool = False) -> BulkOperation:
         """Applies a verb to every job that matches now and may make that transition.
 
-        A dry run changes nothing: it answers with how many match (up to 10,000) and a sample. Otherwise the answer comes
+        A dry run changes nothing: it answers with how many match (up to 10,000) and a sample. Otherwise the answer
+        comes
         when all is done, or after two seconds, with the operation going on; `get` and its events tell how far.
         """
         if verb not in VERBS:
@@ -229,7 +230,8 @@ class Bulk:
         return done
 
     async def _apply(self, verb: str, ids: list[str], actor: str, mark: str) -> int:
-        """Moves a chunk with one guarded write; where a unique key refuses one job, each job by itself. Returns: refused."""
+        """Moves a chunk with one guarded write; where a unique key refuses one job, each job by itself. Returns:
+        refused."""
         pipeline = getattr(transitions, verb)(actor)
         pipeline = [{"$set": {**pipeline[0]["$set"], "bulk": mark}}]
         guard: Document = dict(self._states(verb))

@@ -88,10 +88,9 @@ class Claims:
     ) -> list[ClaimedJob]:
         state = self._queues[queue]
         now = time.monotonic()
-        if now - state.controls_at > CONTROLS_SECONDS:
-            await self._read_controls(queue, state)
         controls = state.controls
-        assert controls is not None
+        if controls is None or now - state.controls_at > CONTROLS_SECONDS:
+            controls = await self._read_controls(queue, state)
         if controls.paused:
             return []
         wanted = _names(names, controls.paused_names)
@@ -111,8 +110,7 @@ class Claims:
             rows = await self._batch(queue, state, wanted, limit, token, worker_id)
         if not rows:
             return []
-        await self._read_controls(queue, state)
-        return await self._allowed([claimed_from(row) for row in rows], state.controls)
+        return await self._allowed([claimed_from(row) for row in rows], await self._read_controls(queue, state))
 
     async def _batch(
         self, queue: str, state: _Cursor, names: Document | None, limit: int, token: str, worker_id: str
@@ -156,13 +154,13 @@ class Claims:
                     raise
                 await asyncio.sleep(0.1)
 
-    async def _read_controls(self, queue: str, state: _Cursor) -> None:
+    async def _read_controls(self, queue: str, state: _Cursor) -> queues.Controls:
         state.controls_at = time.monotonic()
         state.controls = (await queues.controls(self._store, [queue]))[queue]
+        return state.controls
 
-    async def _allowed(self, jobs: list[ClaimedJob], controls: queues.Controls | None) -> list[ClaimedJob]:
+    async def _allowed(self, jobs: list[ClaimedJob], controls: queues.Controls) -> list[ClaimedJob]:
         """Gives back what was paused before it was won: nothing starts on a check made before the pause."""
-        assert controls is not None
         if not controls.paused and not controls.paused_names:
             return jobs
         held = [job for job in jobs if controls.paused or job.name in controls.paused_names]
@@ -171,15 +169,16 @@ class Claims:
         return [job for job in jobs if job not in held]
 
     async def _probe(self, queue: str, names: Sequence[str] | None) -> None:
-        """Parks jobs at the head that nobody may run now, so that nothing behind them waits and nobody meets them twice.
+        """Parks jobs at the head that nobody may run now, so that nothing behind them waits and nobody meets them
+        twice.
 
         A cause may end while a job is parked for it: so, after parking, the causes are read again and what is free by
-        then is unparked. Whoever ends a cause changes it first and unparks second; one of the two always sees the other.
+        then is unparked. Whoever ends a cause changes it first and unparks second; one of the two always sees the
+        other.
         """
         state = self._queues[queue]
         mine = set(names or ())
-        controls = state.controls
-        assert controls is not None
+        controls = state.controls or await self._read_controls(queue, state)
         while True:
             foreign = (
                 {"$nin": sorted(mine - set(controls.paused_names))}
@@ -202,8 +201,7 @@ class Claims:
                 )
             if not parked:
                 return
-            await self._read_controls(queue, state)
-            controls = state.controls
+            controls = await self._read_controls(queue, state)
             served = await self._served(queue)
             for reason, ids in parked.items():
                 met = dict(zip(head.ids, head.names, strict=True))
@@ -392,7 +390,7 @@ def _rounded(ms: int) -> int:
     """Run times of jobs without a result in steps that let equal outcomes share a write: at most 5 % off."""
     if ms < 20:
         return ms
-    step = max(1, 10 ** (len(str(ms)) - 2) // 2)
+    step: int = max(1, 10 ** (len(str(ms)) - 2) // 2)
     return ms // step * step
 
 

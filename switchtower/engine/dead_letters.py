@@ -107,7 +107,7 @@ class DeadLetters:
     async def replay_all(
         self, filter: DeadLetterFilter, *, caller: Caller, limit: int = REPLAY_ALL
     ) -> tuple[list[Enqueued], list[SwitchtowerError]]:
-        """Replays the oldest `limit` entries that match and were never replayed, each once. Returns: jobs and errors."""
+        """Replays the oldest `limit` matching entries that never were, each once. Returns: jobs and errors."""
         match = commands.filter_document(filter, org=caller.org) | {"replayed_at": {"$exists": False}}
         rows = await self._store.dead_letters.find(
             match, {"_id": 1}, sort=[("failed_at", 1), ("_id", 1)], limit=limit

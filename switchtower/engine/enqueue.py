@@ -45,7 +45,8 @@ class Enqueuer:
     async def enqueue(self, new: NewJob, *, caller: Caller, session: Any = None) -> Enqueued:
         """Creates one job, or finds the one that an earlier equal call created.
 
-        Raises: InvalidInput; NotFound for an unknown parent or dependency; InvalidTransition for a parent that is final;
+        Raises: InvalidInput; NotFound for an unknown parent or dependency; InvalidTransition for a parent that is
+        final;
             Conflict for a duplicate inside the caller's own transaction; StoreUnavailable with an unknown outcome.
         """
         new.check(payload_limit=self._payload_limit)
@@ -65,7 +66,8 @@ class Enqueuer:
     async def enqueue_many(self, news: Sequence[NewJob], *, caller: Caller) -> list[Enqueued | SwitchtowerError]:
         """Creates many jobs; every item gets its own answer, in order.
 
-        One chunk is built while the one before is written; chunks are written in order, since their `seq` is the server's.
+        One chunk is built while the one before is written; chunks are written in order, since their `seq` is the
+        server's.
         """
         answers: list[Enqueued | SwitchtowerError] = [StoreUnavailable()] * len(news)
         documents: list[tuple[int, Document]] = []

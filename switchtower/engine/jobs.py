@@ -71,7 +71,8 @@ class Jobs:
 
         With `session`, of a transaction on either driver, the job appears if and when that transaction commits.
 
-        Raises: InvalidInput, NotFound (parent, dependency), InvalidTransition (the parent is final), Conflict (only with
+        Raises: InvalidInput, NotFound (parent, dependency), InvalidTransition (the parent is final), Conflict (only
+        with
             a session), StoreUnavailable (it may have happened: repeat it with the same keys).
         """
         return await self._enqueuer.enqueue(new, caller=caller, session=session)
@@ -172,7 +173,8 @@ class Jobs:
     async def children_of(
         self, parent_ids: Sequence[str], *, caller: Caller, limit: int = 50, with_: frozenset[str] | None = None
     ) -> dict[str, Page[Job]]:
-        """The first page of each parent's children, oldest first, in one command; the page of a filter by parent goes on
+        """The first page of each parent's children, oldest first, in one command; the page of a filter by parent goes
+        on
         from its cursors."""
         match: Document = {"parent_id": {"$in": list(parent_ids)}, "state": NOT_REMOVED, **commands.visible_to(caller)}
         fields = listing.projection(with_)

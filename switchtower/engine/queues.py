@@ -43,6 +43,11 @@ class GroupCount:
     active: int
 
 
+_QueueList = list[Queue]
+_Names = list[str]
+_Groups = list[GroupCount]
+
+
 @translate_errors
 class Queues:
     """The verbs on queues. A queue exists as soon as somebody names it."""
@@ -65,16 +70,16 @@ class Queues:
         """Queues by name, known or not."""
         return {queue.name: queue for queue in await self._read(names, caller)}
 
-    async def list(self, *, caller: Caller) -> list[Queue]:
+    async def list(self, *, caller: Caller) -> _QueueList:
         """Every queue that has or had a job or a control, by name."""
         return await self._read(await self.names(caller=caller), caller)
 
-    async def names(self, *, caller: Caller) -> list[str]:
+    async def names(self, *, caller: Caller) -> _Names:
         """The names of all known queues, sorted."""
         counted = await counters.by_queue(self._store, org=caller.org)
         return sorted({*counted, *await commands.known(self._store, org=caller.org)})
 
-    async def _read(self, names: Sequence[str], caller: Caller) -> list[Queue]:
+    async def _read(self, names: Sequence[str], caller: Caller) -> _QueueList:
         if not names:
             return []
         controls = await commands.controls(self._store, names, org=caller.owner)
@@ -129,7 +134,8 @@ class Queues:
     async def clean(
         self, name: str, state: JobState, *, grace_ms: int = 0, caller: Caller, limit: int | None = None
     ) -> int:
-        """Removes jobs of one state that reached it more than `grace_ms` ago (by their last change). Returns: how many."""
+        """Removes jobs of one state that reached it more than `grace_ms` ago (by their last change). Returns: how
+        many."""
         if state is JobState.ACTIVE:
             raise InvalidInput("state", "active jobs cannot be cleaned; cancel them.")
         if grace_ms < 0:
@@ -223,7 +229,7 @@ class Queues:
             totals[row["queue"]] += row.get("completed", 0) + row.get("failed", 0)
         return {name: total / minutes for name, total in totals.items()}
 
-    async def groups(self, name: str, *, caller: Caller) -> list[GroupCount]:
+    async def groups(self, name: str, *, caller: Caller) -> _Groups:
         """The groups that have waiting or active jobs, with how many."""
         rows = await commands.group_counts(self._store, name, org=caller.org)
         return [GroupCount(row["_id"], row["waiting"], row["active"]) for row in rows]

@@ -75,10 +75,13 @@ class Stats:
                 row["minute"],
                 row["queue"],
                 row["name"],
-                *(
-                    row.get(key, 0)
-                    for key in ("enqueued", "completed", "failed", "retried", "cancelled", "ran", "run_ms")
-                ),
+                row.get("enqueued", 0),
+                row.get("completed", 0),
+                row.get("failed", 0),
+                row.get("retried", 0),
+                row.get("cancelled", 0),
+                row.get("ran", 0),
+                row.get("run_ms", 0),
                 row.get("min_ms"),
                 row.get("max_ms"),
                 row.get("claimed", 0),

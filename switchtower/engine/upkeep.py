@@ -178,7 +178,7 @@ class Upkeep:
         return await self._bulk.resume()
 
     async def prune(self) -> int:
-        """Removes final jobs past their retention, and deletes tombstones that nothing refers to. Returns: deletions."""
+        """Removes final jobs past their retention; deletes tombstones that nothing refers to. Returns: deletions."""
         now = self._store.clock.now()
         for state, seconds in (
             ("completed", self._retention.completed_seconds),
@@ -206,7 +206,7 @@ class Upkeep:
             if not free:
                 return deleted
             result = await self._store.jobs.delete_many({**match, "_id": {"$in": free}})
-            deleted += result.deleted_count
+            deleted += int(result.deleted_count)
             if len(ids) < CHUNK:
                 return deleted
 

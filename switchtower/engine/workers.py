@@ -17,7 +17,11 @@ from switchtower.workers import Worker, WorkerInfo, WorkerState
 __all__ = ["CLAIM_ALLOWANCE", "Workers"]
 
 CLAIM_ALLOWANCE = 5
-"""A job may be claimed this often beyond its attempts without a start being recorded: it kills its hosts before that."""
+"""How often a job may be claimed beyond its attempts without a start on record: it kills its hosts before that."""
+
+
+_WorkerList = list[Worker]
+_JobsByWorker = dict[str, list[Job]]
 
 
 @translate_errors
@@ -57,7 +61,7 @@ class Workers:
         return 0 if row is None else await self.take_back(worker_id)
 
     async def bury_dead(self, worker_id: str) -> int:
-        """Its process was seen to die: lost at once, without waiting for the lease. Returns: how many jobs went back."""
+        """Its process was seen to die: lost at once, lease or not. Returns: how many jobs went back."""
         await leases.finish(self._store, worker_id, WorkerState.LOST)
         return await self.take_back(worker_id)
 
@@ -96,9 +100,9 @@ class Workers:
         self._effects.kick()
         return moved
 
-    async def list(self, *, caller: Caller, include_gone: bool = False) -> list[Worker]:
+    async def list(self, *, caller: Caller, include_gone: bool = False) -> _WorkerList:
         """The workers that are present (with `include_gone` also those of the last day), oldest first."""
-        match = {} if include_gone else {"state": {"$in": leases.PRESENT}}
+        match: dict[str, object] = {} if include_gone else {"state": {"$in": leases.PRESENT}}
         if caller.org is not None:
             match |= {"org": {"$in": [caller.org, None]}}
         rows = await self._store.workers.find(match, sort=[("_id", 1)], limit=10_000).to_list(None)
@@ -111,12 +115,12 @@ class Workers:
 
     async def current_jobs(
         self, worker_ids: Sequence[str], *, caller: Caller, with_: frozenset[str] = frozenset()
-    ) -> dict[str, list[Job]]:
+    ) -> _JobsByWorker:
         """What each worker holds now, with the heavy fields that `with_` names, at most 1,000 jobs in all."""
         match = {"worker_id": {"$in": [*worker_ids]}, "state": "active"}
         if caller.org is not None:
             match |= {"org": caller.org}
-        jobs: dict[str, list[Job]] = {}
+        jobs: _JobsByWorker = {}
         async for row in self._store.jobs.find(match, listing.projection(with_), limit=1_000):
             jobs.setdefault(row["worker_id"], []).append(job_from(row))
         return jobs

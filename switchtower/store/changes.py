@@ -41,7 +41,7 @@ _IS_EVENT = {
     ]
 }
 
-EVENTS = [
+EVENTS: list[Document] = [
     {
         "$match": {
             "ns.coll": {"$in": list(WATCHED)},
@@ -72,7 +72,8 @@ EVENTS = [
 
 CURSOR_VERSION = "1"
 _LOST = {280, 286, 260, 10334}
-"""ChangeStreamFatalError, ChangeStreamHistoryLost, InvalidResumeToken, BSONObjectTooLarge: the token is of no more use."""
+"""ChangeStreamFatalError, ChangeStreamHistoryLost, InvalidResumeToken, BSONObjectTooLarge: the token is of no more
+use."""
 
 _TOKEN = re.compile(r"[0-9A-F]{20,512}")
 

@@ -118,7 +118,8 @@ class Statement:
 
 
 async def flush(store: Store, statements: Sequence[Statement]) -> bool:
-    """Writes many reports in one raw `update` command (21,000 jobs/s where `bulk_write` gave 15,000: docs/benchmarks.md).
+    """Writes many reports in one raw `update` command (21,000 jobs/s where `bulk_write` gave 15,000:
+    docs/benchmarks.md).
 
     Guard: each statement's own. Returns: whether every job of every statement was moved. When not, ask `winners`.
     """

@@ -107,7 +107,14 @@ def filter_document(filter: DeadLetterFilter, *, org: str | None) -> Document:
 async def mark_replayed(store: Store, id: str, job_id: str, actor: str) -> Document | None:
     """Notes on an entry which job replays it; a second note of the same job changes nothing."""
     following = {"$add": ["$event_seq", 1]}
-    event = {"type": "replay", "at": "$$NOW", "queue": "$queue", "name": "$name", "org": "$org", "app": "$app"}
+    event: Document = {
+        "type": "replay",
+        "at": "$$NOW",
+        "queue": "$queue",
+        "name": "$name",
+        "org": "$org",
+        "app": "$app",
+    }
     event |= {"actor": literal(actor), "job": job_id}
     document: Document | None = await store.dead_letters.find_one_and_update(
         {"_id": id, "replay_job_ids": {"$ne": job_id}},

@@ -40,10 +40,7 @@ def job_document(new: NewJob, *, id: str, org: str, app: str, actor: str, now_ms
     """The document of a new job. Inserts cannot use `$$NOW`: `now_ms` is the database's clock as measured."""
     run_ms = now_ms + (new.delay_ms or 0) if new.run_at is None else to_ms(new.run_at)
     run_ms = max(run_ms, now_ms)
-    if pending:
-        state = JobState.BLOCKED
-    else:
-        state = JobState.SCHEDULED if run_ms > now_ms else JobState.WAITING
+    state = JobState.BLOCKED if pending else JobState.SCHEDULED if run_ms > now_ms else JobState.WAITING
     now = from_ms(now_ms)
     document: Document = {
         "_id": id,

@@ -104,7 +104,8 @@ def stamp(
 def attempt_row(
     outcome: Any, token: str | None, *, started_at: Any, error: Any = GONE, number: Any = CHARGED
 ) -> Document:
-    """The job\'s attempts with the run that ends now; the token\'s hash tells the winner\'s replay from anyone else\'s."""
+    """The job\'s attempts with the run that ends now; the token\'s hash tells the winner\'s replay from anyone
+    else\'s."""
     row = {
         "number": number,
         "generation": "$generation",

@@ -144,7 +144,8 @@ async def mark_awaited(store: Store, ids: Sequence[str]) -> None:
 
 
 async def let_go(store: Store) -> int:
-    """Frees idempotency keys and unique holds whose time has passed. Guard: `release_at` passed. Returns how many jobs."""
+    """Frees idempotency keys and unique holds whose time has passed. Guard: `release_at` passed. Returns how many
+    jobs."""
     over = {"$lte": ["$idempotency_until", "$$NOW"]}
     final = {"$in": ["$state", ["completed", "failed", "cancelled", "removed"]]}
     key_over = {"$and": [{"$ne": [{"$type": "$idempotency_until"}, "missing"]}, over]}

@@ -73,7 +73,8 @@ async def register(store: Store, info: WorkerInfo) -> Document:
 
 
 async def renew(store: Store, worker_id: str, lease_ms: int | None = None) -> Document | None:
-    """Extends a lease. Guard: the worker is present (a lost one must not come back by renewing). Returns: it, or None."""
+    """Extends a lease. Guard: the worker is present (a lost one must not come back by renewing). Returns: it, or
+    None."""
     document: Document | None = await store.workers.find_one_and_update(
         {"_id": worker_id, "state": {"$in": PRESENT}},
         renewal(lease_ms if lease_ms is not None else "$lease_ms"),
@@ -85,7 +86,8 @@ async def renew(store: Store, worker_id: str, lease_ms: int | None = None) -> Do
 async def finish(
     store: Store, worker_id: str, state: WorkerState, *, sources: Sequence[str] = PRESENT
 ) -> Document | None:
-    """present → draining, stopped or lost, whatever its lease says. Returns: the worker, or None when it was not present."""
+    """present → draining, stopped or lost, whatever its lease says. Returns: the worker, or None when it was not
+    present."""
     gone = {} if state is WorkerState.DRAINING else {"gone_at": "$$NOW"}
     document: Document | None = await store.workers.find_one_and_update(
         {"_id": worker_id, "state": {"$in": list(sources)}},

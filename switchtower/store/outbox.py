@@ -133,7 +133,8 @@ def _dependency_error(job: Document) -> JobError:
 async def repair_blocked(store: Store, *, after: str, limit: int) -> str:
     """Frees or fails blocked jobs whose dependencies ended without telling (their enqueuer died half-way).
 
-    Looks at `limit` blocked jobs that rested for ten seconds, from id `after` on. Returns: where to go on, "" at the end.
+    Looks at `limit` blocked jobs that rested for ten seconds, from id `after` on. Returns: where to go on, "" at the
+    end.
     """
     rested = {"$expr": {"$lt": ["$updated_at", {"$subtract": ["$$NOW", 10_000]}]}}
     blocked: list[Document] = await store.jobs.find(

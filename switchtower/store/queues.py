@@ -137,7 +137,10 @@ async def oldest_waiting(store: Store, name: str) -> datetime | None:
 async def group_counts(store: Store, name: str, *, org: str | None, limit: int = 1_000) -> list[Document]:
     """Waiting and active jobs per group of a queue: `{_id: group, waiting, active}`, bounded to two seconds."""
     match: Document = {"queue": name, "group": {"$exists": True}} | ({} if org is None else {"org": org})
-    one = lambda state: {"$sum": {"$cond": [{"$eq": ["$state", state]}, 1, 0]}}  # noqa: E731
+
+    def one(state: str) -> Document:
+        return {"$sum": {"$cond": [{"$eq": ["$state", state]}, 1, 0]}}
+
     return await store.database.aggregate(
         store.jobs.name,
         [

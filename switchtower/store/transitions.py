@@ -333,7 +333,7 @@ def stage() -> Pipeline:
 
 
 def unblock(ids: Sequence[str]) -> Pipeline:
-    """Takes settled ids out of `pending`; a blocked job with none left becomes waiting (scheduled while not yet due)."""
+    """Takes settled ids out of `pending`; a blocked job with none left becomes waiting (or scheduled, if not due)."""
     left = {"$setDifference": [{"$ifNull": ["$pending", []]}, list(ids)]}
     free = {"$and": [{"$eq": ["$state", "blocked"]}, {"$eq": [{"$size": "$_.left"}, 0]}]}
     to = when({"$gt": ["$run_at", "$$NOW"]}, "scheduled", "waiting")

@@ -451,12 +451,13 @@ class TimePasses(Operation):
 
     id: str
     field: str
+    lifo: bool = False
 
     async def run(self, engine: Engine) -> Answer:
         past = engine.clock.now_ms() - 1_000
         changes: dict[str, Any] = {self.field: from_ms(past)}
         if self.field == "run_at":
-            changes["order"] = past
+            changes["order"] = -past if self.lifo else past
         await engine._store.jobs.update_one({"_id": self.id}, {"$set": changes})
         return Answer()
 

@@ -1,0 +1,44 @@
+"""The state machine against its model, on the real engine and database."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, Phase, seed, settings
+from hypothesis.stateful import run_state_machine_as_test
+from pymongo import MongoClient
+
+from tests.model.machine import QueueMachine, World
+
+EXAMPLES = {"ci": 120, "full": 10_000}
+
+
+def budget(examples: int, *, steps: int = 50) -> settings:
+    return settings(
+        max_examples=examples,
+        stateful_step_count=steps,
+        deadline=None,
+        database=None,
+        phases=[Phase.generate],
+        report_multiple_bugs=False,
+        suppress_health_check=list(HealthCheck),
+        print_blob=False,
+    )
+
+
+@pytest.fixture
+def world(mongodb_url: str, database_name: str, mongo: MongoClient[dict[str, Any]]) -> Iterator[World]:
+    opened = World.open(mongodb_url, database_name, mongo[database_name])
+    yield opened
+    opened.close()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(14_000)
+def test_queue_does_what_the_model_says(world: World, scale: str) -> None:
+    machine = type("Machine", (QueueMachine,), {"world": world})
+    seed(20_000)(machine)
+    run_state_machine_as_test(machine, settings=budget(EXAMPLES[scale]))
+    assert world.steps > EXAMPLES[scale] * 50
