@@ -64,8 +64,8 @@ class Accepted(NamedTuple):
 class GraphQLEndpoint(GraphQL[Any, None]):
     """The ASGI application behind `/graphql`.
 
-    `context` makes the context of a request or connection. `page` answers a browser that comes without a query. When `closing` is set, open streams end, so that clients
-    reconnect elsewhere; WebSockets are closed by the server itself (1012).
+    `context` makes the context of a request or connection. `page` answers a browser that comes without a query. When
+    `closing` is set, open streams end, so that clients reconnect elsewhere; WebSockets are closed by the server (1012).
     """
 
     websocket_adapter_class = StrictWebSocket

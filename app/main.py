@@ -40,9 +40,9 @@ OPERATOR = Caller("operator", source="graphql")
 def create_app(settings: ServerSettings | None = None, *, engine: Engine | None = None) -> FastAPI:
     """The whole server as an ASGI application.
 
-    Without an `engine` it connects one when it starts. Either way it creates the indexes, takes part in maintenance, and
-    closes the engine when it stops. `app.state.closing` is an event that ends open streams: set it before waiting for
-    connections to close.
+    Without an `engine` it connects one when it starts. Either way it creates the indexes, takes part in maintenance,
+    and closes the engine when it stops. `app.state.closing` is an event that ends open streams: set it before waiting
+    for connections to close.
     """
     settings = settings or ServerSettings()
     documents = Documents(settings.operation_limits)

@@ -10,7 +10,7 @@ import asyncio
 from contextlib import suppress
 from typing import Final
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 from starlette.requests import Request
 from starlette.responses import Response
@@ -36,21 +36,25 @@ class Metrics:
         self.registry = CollectorRegistry()
         self._scraping = asyncio.Lock()
         self._series: set[tuple[str, str]] = set()
-        names = {"registry": self.registry, "namespace": "switchtower"}
+        r = self.registry
         self._jobs = Counter(
-            "jobs", "Jobs that ended or are retried, by outcome.", ["queue", "name", "outcome"], **names
+            "switchtower_jobs", "Jobs that ended or are retried, by outcome.", ["queue", "name", "outcome"], registry=r
         )
         self._duration = Histogram(
-            "job_duration_seconds", "Run time of attempts.", ["queue", "name"], buckets=BUCKETS, **names
+            "switchtower_job_duration_seconds", "Run time of attempts.", ["queue", "name"], buckets=BUCKETS, registry=r
         )
-        self._gaps = Counter("change_stream_gaps", "Times that this server lost events.", **names)
-        self._depth = Gauge("queue_depth", "Jobs in a queue, by state.", ["queue", "state"], **names)
-        self._latency = Gauge("queue_latency_seconds", "Age of the oldest waiting job.", ["queue"], **names)
-        self._lag = Gauge("change_stream_lag_seconds", "Age of the newest event when it was read.", **names)
-        self._subscribers = Gauge("subscribers", "Open subscriptions to events in this server.", **names)
-        self._workers = Gauge("workers", "Live worker processes.", **names)
-        self._dead_letters = Gauge("dead_letters", "Dead letters kept.", **names)
-        self._up = Gauge("database_up", "Whether the database answered this scrape.", **names)
+        self._gaps = Counter("switchtower_change_stream_gaps", "Times that this server lost events.", registry=r)
+        self._depth = Gauge("switchtower_queue_depth", "Jobs in a queue, by state.", ["queue", "state"], registry=r)
+        self._latency = Gauge(
+            "switchtower_queue_latency_seconds", "Age of the oldest waiting job.", ["queue"], registry=r
+        )
+        self._lag = Gauge(
+            "switchtower_change_stream_lag_seconds", "Age of the newest event when it was read.", registry=r
+        )
+        self._subscribers = Gauge("switchtower_subscribers", "Subscriptions to events in this server.", registry=r)
+        self._workers = Gauge("switchtower_workers", "Live worker processes.", registry=r)
+        self._dead_letters = Gauge("switchtower_dead_letters", "Dead letters kept.", registry=r)
+        self._up = Gauge("switchtower_database_up", "Whether the database answered this scrape.", registry=r)
 
     async def scrape(self, request: Request) -> Response:
         """Everything, in Prometheus' text format."""
@@ -104,6 +108,9 @@ class Metrics:
         self._lag.set(hub.lag_seconds)
         self._subscribers.set(hub.subscribers)
 
+
+# A second series a counter, of the time it began, which nothing here needs.
+disable_created_metrics()  # type: ignore[no-untyped-call]
 
 ENDS: Final = frozenset({"completed", "failed", "cancelled"})
 

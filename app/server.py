@@ -116,6 +116,7 @@ def configure(app: ASGIApp, *, frame_bytes: int, grace_seconds: int = GRACE_SECO
         timeout_keep_alive=KEEP_ALIVE_SECONDS,
         timeout_graceful_shutdown=grace_seconds,
         log_config=None,
+        log_level="warning",
         access_log=False,
         server_header=False,
         proxy_headers=False,

@@ -26,38 +26,47 @@ class ServerSettings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix="SWITCHTOWER_", toml_file="switchtower.toml", extra="ignore")
 
-    mongodb_url: str | None = Field(None, description="The replica set that holds the jobs; none: the embedded one.")
-    database: str = Field("switchtower", min_length=1, max_length=38, description="The database on it.")
-    driver: Literal["pymongo", "motor"] = Field("pymongo", description="The driver that carries the bytes.")
-    data_dir: Path = Field(Path(".switchtower"), description="Where the embedded database keeps its files.")
-    host: str = Field("127.0.0.1", description="The address to listen on.")
-    port: int = Field(8420, ge=0, le=65_535, description="The port to listen on; 0 takes a free one.")
+    mongodb_url: str | None = Field(
+        default=None, description="The replica set that holds the jobs; none: the embedded one."
+    )
+    database: str = Field(default="switchtower", min_length=1, max_length=38, description="The database on it.")
+    driver: Literal["pymongo", "motor"] = Field(default="pymongo", description="The driver that carries the bytes.")
+    data_dir: Path = Field(default=Path(".switchtower"), description="Where the embedded database keeps its files.")
+    host: str = Field(default="127.0.0.1", description="The address to listen on.")
+    port: int = Field(default=8420, ge=0, le=65_535, description="The port to listen on; 0 takes a free one.")
     allow_insecure_bind: bool = Field(
-        False, description="Listen on an address that others can reach, although requests need no API key."
+        default=False, description="Listen on an address that others can reach, although requests need no API key."
     )
     allowed_hosts: Annotated[tuple[str, ...], NoDecode] = Field(
-        (), description="Host names under which the server is addressed, comma-separated, besides the loopback's."
+        default=(),
+        description="Host names under which the server is addressed, comma-separated, besides the loopback's.",
     )
     allowed_origins: Annotated[tuple[str, ...], NoDecode] = Field(
-        (), description="Origins, besides the server's own, whose pages may open WebSockets; comma-separated."
+        default=(), description="Origins, besides the server's own, whose pages may open WebSockets; comma-separated."
     )
-    payload_limit_bytes: int = Field(MEBIBYTE, ge=1024, le=8 * MEBIBYTE, description="The size of a job's payload.")
-    max_depth: int = Field(10, ge=3, le=100, description="Levels of fields in an operation.")
-    max_tokens: int = Field(1_000, ge=100, le=20_000, description="Tokens in a query text.")
-    max_aliases: int = Field(30, ge=0, le=1_000, description="Aliases in an operation, with its fragments expanded.")
-    max_cost: int = Field(10_000, ge=100, description="Field values that an answer may hold.")
-    max_page: int = Field(500, ge=1, le=500, description="Items in one page of a list.")
-    max_query_bytes: int = Field(262_144, ge=1_024, le=16 * MEBIBYTE, description="The size of a query text.")
-    max_body_bytes: int = Field(16 * MEBIBYTE, ge=1_024, le=64 * MEBIBYTE, description="The size of a request's body.")
+    payload_limit_bytes: int = Field(
+        default=MEBIBYTE, ge=1024, le=8 * MEBIBYTE, description="The size of a job's payload."
+    )
+    max_depth: int = Field(default=10, ge=3, le=100, description="Levels of fields in an operation.")
+    max_tokens: int = Field(default=1_000, ge=100, le=20_000, description="Tokens in a query text.")
+    max_aliases: int = Field(
+        default=30, ge=0, le=1_000, description="Aliases in an operation, with its fragments expanded."
+    )
+    max_cost: int = Field(default=10_000, ge=100, description="Field values that an answer may hold.")
+    max_page: int = Field(default=500, ge=1, le=500, description="Items in one page of a list.")
+    max_query_bytes: int = Field(default=262_144, ge=1_024, le=16 * MEBIBYTE, description="The size of a query text.")
+    max_body_bytes: int = Field(
+        default=16 * MEBIBYTE, ge=1_024, le=64 * MEBIBYTE, description="The size of a request's body."
+    )
     max_frame_bytes: int = Field(
-        2 * MEBIBYTE, ge=1_024, le=64 * MEBIBYTE, description="The size of a WebSocket message."
+        default=2 * MEBIBYTE, ge=1_024, le=64 * MEBIBYTE, description="The size of a WebSocket message."
     )
-    max_subscriptions: int = Field(50, ge=1, le=10_000, description="Operations at a time on one WebSocket.")
-    introspection: bool = Field(True, description="Let clients read the schema.")
-    suggestions: bool = Field(True, description="Let errors name the field that was perhaps meant.")
-    playground: bool = Field(True, description="Serve the page for trying out operations at /graphql.")
-    legacy_ws: bool = Field(False, description="Also speak the legacy graphql-ws protocol.")
-    maintenance: bool = Field(True, description="Take part in maintenance (staging, rescuing, counting).")
+    max_subscriptions: int = Field(default=50, ge=1, le=10_000, description="Operations at a time on one WebSocket.")
+    introspection: bool = Field(default=True, description="Let clients read the schema.")
+    suggestions: bool = Field(default=True, description="Let errors name the field that was perhaps meant.")
+    playground: bool = Field(default=True, description="Serve the page for trying out operations at /graphql.")
+    legacy_ws: bool = Field(default=False, description="Also speak the legacy graphql-ws protocol.")
+    maintenance: bool = Field(default=True, description="Take part in maintenance (staging, rescuing, counting).")
 
     @field_validator("allowed_hosts", "allowed_origins", mode="before")
     @classmethod

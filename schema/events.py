@@ -86,10 +86,10 @@ class JobTransition:
     name: str = strawberry.field(name="jobName", description=JOB_NAME)
     queue: str = strawberry.field(description=QUEUE)
     from_state: JobState | None = strawberry.field(
-        resolver=_from, name="from", description="Its state before; null for a new job."
+        resolver=_from, name="from", description="Its state before; null for a new job, and where it did not change."
     )
     to_state: JobState | None = strawberry.field(
-        resolver=_to, name="to", description="Its state after; null when it was removed."
+        resolver=_to, name="to", description="Its state after; null when it was removed, and where it did not change."
     )
     attempt: int = strawberry.field(description=ATTEMPT)
     actor: str | None = strawberry.field(description="Who did it.")

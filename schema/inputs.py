@@ -73,7 +73,7 @@ def job_filter(filter: JobFilter | None) -> records.JobFilter:
     """The filter as the engine knows it; none restricts nothing."""
     if filter is None:
         return records.JobFilter()
-    matches = [records.PayloadMatch(match.path, match.value) for match in filter.payload or ()]
+    matches = tuple(records.PayloadMatch(match.path, match.value) for match in filter.payload or ())
     return records.JobFilter(payload=matches, **given(filter, *_SAME_FIELDS))
 
 

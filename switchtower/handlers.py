@@ -73,6 +73,14 @@ class EnqueueOptions(TypedDict, total=False):
 
 
 _FIELDS = frozenset(f.name for f in fields(NewJob)) - {"name", "payload"}
+_TYPES: dict[str, type] = {
+    **{name: int for name in _FIELDS if name.endswith("_ms") or name in ("priority", "max_attempts")},
+    **dict.fromkeys(("lifo", "remove_on_complete", "remove_on_fail", "webhook"), bool),
+    "backoff": Backoff,
+    "run_at": datetime,
+}
+_TYPE_NAMES = {int: "whole number", str: "text", bool: "boolean"}
+_REQUIRED = frozenset(f.name for f in fields(NewJob) if f.default is not None)
 _SECONDS = {f"{name[:-3]}_seconds": name for name in _FIELDS if name.endswith("_ms")}
 
 
@@ -362,14 +370,30 @@ def _job_fields(options: Mapping[str, Any]) -> dict[str, Any]:
                 if isinstance(value, bool) or not isinstance(value, (int, float)) or value != value:
                     raise InvalidInput(name, "must be a number of seconds.")
                 # A duration too long for the clock is refused later, by the bound of its field.
-                value = round(min(value, 1e15) * 1000)
+                value = round(max(-1e15, min(value, 1e15)) * 1000)
             name = field
         elif name not in _FIELDS:
             close = difflib.get_close_matches(name, [*_FIELDS, *_SECONDS], n=1)
             hint = f" Did you mean {close[0]!r}?" if close else ""
             raise InvalidInput(name, f"is not an option of a job.{hint}")
+        _require_type(name, value)
         chosen[name] = value
     return chosen
+
+
+def _require_type(name: str, value: Any) -> None:
+    if name in ("tags", "depends_on"):
+        if (
+            isinstance(value, str)
+            or not isinstance(value, Sequence)
+            or not all(isinstance(item, str) for item in value)
+        ):
+            raise InvalidInput(name, "must be a list of texts.")
+        return
+    kind = _TYPES.get(name, str)
+    wrong = not isinstance(value, kind) or (kind is int and isinstance(value, bool))
+    if wrong and not (value is None and name not in _REQUIRED):
+        raise InvalidInput(name, f"must be a {_TYPE_NAMES.get(kind, kind.__name__)}, not a {type(value).__name__}.")
 
 
 def _kind_of(function: Callable[..., Any], name: str, cpu_bound: bool) -> HandlerKind:

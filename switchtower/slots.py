@@ -344,23 +344,25 @@ class Slots:
         if due and (self._mark_task is None or self._mark_task.done()):
             for slot in due:
                 slot.marked = True
-            self._mark_task = self._loop.create_task(self._write_marks(due))
+            runs = [(slot, slot.context) for slot in due if slot.context is not None]
+            self._mark_task = self._loop.create_task(self._write_marks(runs))
             slots = [slot for slot in slots if not slot.marked]
         self._marking = bool(slots)
         if slots:
             self._loop.call_later(MARK_SECONDS, self._mark)
 
-    async def _write_marks(self, slots: list[Slot]) -> None:
-        contexts = {slot.context: slot for slot in slots if slot.context is not None}
+    async def _write_marks(self, runs: list[tuple[Slot, JobContext]]) -> None:
         try:
-            lost = await self._reporter.mark_started(contexts)
-        except StoreUnavailable:
+            lost = await self._reporter.mark_started([context for _, context in runs])
+        except Exception as error:
+            if not isinstance(error, StoreUnavailable):
+                logger.exception("starts could not be recorded")
             await asyncio.sleep(MARK_RETRY_SECONDS)
-            for context, slot in contexts.items():
+            for slot, context in runs:
                 if slot.context is context:
                     slot.marked = False
             if not self._marking:
                 self._marking = True
                 self._loop.call_later(MARK_SECONDS, self._mark)
             return
-        self.stop_jobs(Stop.LEASE_LOST, [c.id for c, slot in contexts.items() if c.id in lost and slot.context is c])
+        self.stop(Stop.LEASE_LOST, [slot for slot, context in runs if context.id in lost and slot.context is context])

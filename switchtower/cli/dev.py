@@ -14,8 +14,8 @@ from urllib.parse import urlsplit
 import typer
 
 from switchtower.cli.options import AsJson, DataDir, MongodbUrl
-from switchtower.cli.places import require_server, server_root
-from switchtower.cli.services import Concurrency, Host, Port, Processes, Reload, worker_arguments
+from switchtower.cli.places import require_server, server_root, setting
+from switchtower.cli.services import Concurrency, Host, Port, Processes, Reload, data_path, worker_arguments
 from switchtower.errors import ConfigurationError
 
 __all__ = ["dev"]
@@ -25,9 +25,9 @@ def dev(
     module: Annotated[
         str | None, typer.Argument(metavar="[MODULE:APP]", help="Your tasks, such as tasks:app; the demo if left out.")
     ] = None,
-    host: Host = "127.0.0.1",
-    port: Port = 8420,
-    data_dir: DataDir = Path(".switchtower"),
+    host: Host = None,
+    port: Port = None,
+    data_dir: DataDir = None,
     workers: Processes = None,
     concurrency: Concurrency = None,
     no_demo: Annotated[bool, typer.Option("--no-demo", help="Without MODULE:APP: enqueue no demo jobs.")] = False,
@@ -38,16 +38,25 @@ def dev(
     """Run everything here: the embedded database, the server and workers. Ctrl-C stops it."""
     import asyncio
 
-    from switchtower.cli.development import DEMO, develop
+    from switchtower.cli.development import DEMO, Plan, develop
 
     require_server()
     root = server_root()
-    with _claim(data_dir, host, port) as (claim, chosen):
-        arguments = worker_arguments(module or DEMO, workers, concurrency, None, reload=reload)
-        seeding = module is None and not no_demo
-        asyncio.run(
-            develop(root, host, chosen, data_dir, mongodb_url, arguments, claim, seeding=seeding, as_json=as_json)
+    address = setting("host", host, "127.0.0.1")
+    data = data_path(data_dir)
+    with _claim(data, address, setting("port", port, 8420)) as (claim, chosen):
+        plan = Plan(
+            root=root,
+            host=address,
+            port=chosen,
+            data_dir=data,
+            mongodb_url=setting("mongodb_url", mongodb_url, "") or None,
+            module=module or DEMO,
+            worker_arguments=worker_arguments(module or DEMO, workers, concurrency, None, reload=reload),
+            seeding=module is None and not no_demo,
+            as_json=as_json,
         )
+        asyncio.run(develop(plan, claim))
 
 
 @contextmanager

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 from urllib.parse import urlsplit
@@ -14,50 +15,68 @@ from switchtower.cli.live_line import LiveLine
 from switchtower.cli.output import print_json_line, print_text
 from switchtower.cli.places import child_environment
 from switchtower.cli.stack import Interrupted, Stack
+from switchtower.client import Client
 from switchtower.errors import SwitchtowerError
 
-__all__ = ["DEMO", "develop"]
+__all__ = ["DEMO", "Plan", "develop"]
 
 DEMO = "switchtower.demo:app"
 
 
-async def develop(
-    root: Path,
-    host: str,
-    port: int,
-    data_dir: Path,
-    mongodb_url: str | None,
-    arguments: list[str],
-    claim: IO[str],
-    *,
-    seeding: bool,
-    as_json: bool,
-) -> None:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """What was asked for. `root` holds our processes' code; `seeding` is whether the demo's jobs are enqueued."""
+
+    root: Path
+    host: str
+    port: int
+    data_dir: Path
+    mongodb_url: str | None
+    module: str
+    worker_arguments: list[str]
+    seeding: bool
+    as_json: bool
+
+    @property
+    def url(self) -> str:
+        """Where the server will be."""
+        return f"http://{f'[{self.host}]' if ':' in self.host else self.host}:{self.port}"
+
+    @property
+    def title(self) -> str:
+        """What the jobs are called."""
+        return "demo" if self.module == DEMO else self.module
+
+
+async def develop(plan: Plan, claim: IO[str]) -> None:
     """Starts the database, the server and the workers, shows what they do, and stops them at a signal.
 
     `claim` is the file that tells others of the folder where the server is. Raises ConfigurationError when one of the
     processes ends by itself.
     """
-    url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
-    live_line = LiveLine(url, "demo" if seeding else arguments[0], quiet=as_json)
-    stack = Stack(mongodb_url=mongodb_url, data_dir=data_dir, on_line=live_line.line)
+    live_line = LiveLine(plan.url, plan.title, quiet=plan.as_json)
+    stack = Stack(mongodb_url=plan.mongodb_url, data_dir=plan.data_dir, on_line=live_line.line)
     with suppress(Interrupted):
         async with stack:
             environment = child_environment(
-                root, mongodb_url=stack.mongodb_url, data_dir=str(data_dir), host=host, port=str(port)
+                plan.root,
+                mongodb_url=stack.mongodb_url,
+                data_dir=str(plan.data_dir),
+                host=plan.host,
+                port=str(plan.port),
             )
             await stack.start("server", "app", [], environment)
-            await stack.start("worker", "workers", arguments, environment)
+            await stack.start("worker", "workers", plan.worker_arguments, environment)
             await stack.ready()
             claim.truncate(0)
-            claim.write(f"{os.getpid()} {url}")
+            claim.write(f"{os.getpid()} {plan.url}")
             claim.flush()
-            if as_json:
+            if plan.as_json:
                 pids = {child.name: child.process.pid for child in stack.children}
-                print_json_line({"ready": True, "url": url, "mongodb_url": stack.mongodb_url, "pids": pids})
+                print_json_line({"ready": True, "url": plan.url, "mongodb_url": stack.mongodb_url, "pids": pids})
             else:
-                await _banner(stack, url, data_dir, arguments[0])
-            await _until_stopped(stack, live_line, seeding=seeding)
+                await _banner(stack, plan)
+            await _until_stopped(stack, live_line, seeding=plan.seeding)
 
 
 async def _until_stopped(stack: Stack, live_line: LiveLine, *, seeding: bool) -> None:
@@ -73,9 +92,9 @@ async def _until_stopped(stack: Stack, live_line: LiveLine, *, seeding: bool) ->
         live_line.line("dev", "Stopping: running jobs may finish; Ctrl-C again makes haste.")
 
 
-async def _seed(mongodb_url: str, live_line: LiveLine) -> None:
+async def _seed(mongodb_url: str | None, live_line: LiveLine) -> None:
     """Enqueues the demo's jobs."""
-    os.environ["SWITCHTOWER_MONGODB_URL"] = mongodb_url
+    os.environ["SWITCHTOWER_MONGODB_URL"] = mongodb_url or ""
     from switchtower.demo import app, seed
 
     try:
@@ -85,30 +104,26 @@ async def _seed(mongodb_url: str, live_line: LiveLine) -> None:
         live_line.line("demo", f"The demo's jobs could not be enqueued: {error.message}")
 
 
-async def _banner(stack: Stack, url: str, data_dir: Path, module: str) -> None:
+async def _banner(stack: Stack, plan: Plan) -> None:
     if stack.mongodb is not None:
         attached = "attached" if stack.mongodb.attached else f"{stack.mongodb.started_seconds:.1f} s"
-        where = f"MongoDB {stack.mongodb.version} embedded ({attached}) · data in {data_dir}/"
+        where = f"MongoDB {stack.mongodb.version} embedded ({attached}) · data in {plan.data_dir}/"
     else:
-        where = f"MongoDB at {_host_of(stack.mongodb_url)}"
+        where = f"MongoDB at {_host_of(plan.mongodb_url or '')}"
     print_text(f" Switchtower · {where}")
-    print_text(f"   Playground  {url}/graphql")
-    print_text(f"   API         {url}/graphql       GraphQL over HTTP, WebSocket, SSE")
+    print_text(f"   Playground  {plan.url}/graphql       offline")
     print_text("   Health      /livez /readyz     Metrics /metrics/prometheus     SDL /schema.graphql")
-    print_text(f"   Worker      {await _workers(url, module)}")
-    if module != DEMO:
+    print_text(f"   Worker      {await _workers(plan)}")
+    if plan.module != DEMO:
         print_text("   Try         switchtower enqueue TASK key=value --watch")
     print_text("   Ctrl-C stops")
 
 
-async def _workers(url: str, module: str) -> str:
-    from switchtower.client import Client
-
-    name = "demo" if module == DEMO else module
-    async with Client(url) as client:
+async def _workers(plan: Plan) -> str:
+    async with Client(plan.url) as client:
         live = [w for w in (await client.execute(WORKER_NAMES))["workers"] if w["state"] == "LIVE"]
     tasks = sorted({task for worker in live for task in worker["names"]})
-    return f"{name} ×{len(live)}: {', '.join(tasks) or 'no tasks yet'}"
+    return f"{plan.title} ×{len(live)}: {', '.join(tasks) or 'no tasks yet'}"
 
 
 def _host_of(mongodb_url: str) -> str:

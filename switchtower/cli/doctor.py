@@ -14,6 +14,8 @@ import typer
 
 from switchtower.cli.options import AsJson, DataDir, MongodbUrl, Url
 from switchtower.cli.output import EXIT_REFUSED, console, print_json, shown
+from switchtower.cli.places import setting
+from switchtower.cli.services import data_path
 from switchtower.errors import StoreUnavailable, SwitchtowerError
 
 __all__ = ["doctor"]
@@ -34,12 +36,16 @@ class Check:
 
 def doctor(
     mongodb_url: MongodbUrl = None,
-    data_dir: DataDir = Path(".switchtower"),
+    data_dir: DataDir = None,
     url: Url = None,
     as_json: AsJson = False,
 ) -> None:
     """Check the libraries, the database (its version, replica set, indexes, clock) and the server."""
-    checks = [*_libraries(), *_database(mongodb_url, data_dir), _server(url)]
+    checks = [
+        *_libraries(),
+        *_database(setting("mongodb_url", mongodb_url, "") or None, data_path(data_dir)),
+        _server(url),
+    ]
     if as_json:
         print_json([asdict(check) for check in checks])
     else:

@@ -57,13 +57,12 @@ WHY = """query Why($id: ID!) { job(id: $id) {
   error { kind type message } whyNotRunning { kind message until mutation } } }"""
 
 CHANGE = {
-    verb: f"mutation Change($id: ID!) {{ {verb}Job(id: $id) {{"
-    f" __typename ... on Job {{ id name queue state }} {_ERROR} }} }}"
+    verb: f"mutation Change($id: ID!) {{ {verb}Job(id: $id) {{ ... on Job {{ id name queue state }} {_ERROR} }} }}"
     for verb in ("retry", "cancel", "promote")
 }
 BULK = {
     verb: f"mutation Bulk($filter: JobFilter!, $dryRun: Boolean!) {{"
-    f" {verb}Jobs(filter: $filter, dryRun: $dryRun) {{ __typename ... on BulkOperation {{ {_BULK} }} {_ERROR} }} }}"
+    f" {verb}Jobs(filter: $filter, dryRun: $dryRun) {{ ... on BulkOperation {{ {_BULK} }} {_ERROR} }} }}"
     for verb in ("retry", "cancel", "promote")
 }
 BULK_PROGRESS = f"subscription Bulk($id: ID!) {{ bulkOperation(id: $id) {{ {_BULK} }} }}"
@@ -71,10 +70,10 @@ BULK_PROGRESS = f"subscription Bulk($id: ID!) {{ bulkOperation(id: $id) {{ {_BUL
 QUEUES = f"query Queues {{ queues {{ {_QUEUE} }} }}"
 QUEUE = f"query Queue($name: String!) {{ queue(name: $name) {{ {_QUEUE} groups {{ name waiting active }} }} }}"
 PAUSE_QUEUE = f"""mutation Pause($name: String!, $jobName: String) {{ pauseQueue(name: $name, jobName: $jobName) {{
-  __typename ... on Queue {{ {_QUEUE} }} {_ERROR} }} }}"""
+  ... on Queue {{ {_QUEUE} }} {_ERROR} }} }}"""
 RESUME_QUEUE = PAUSE_QUEUE.replace("Pause(", "Resume(").replace("pauseQueue", "resumeQueue")
 DRAIN_QUEUE = f"""mutation Drain($name: String!) {{ drainQueue(name: $name) {{
-  __typename ... on RemovedJobs {{ removed }} {_ERROR} }} }}"""
+  ... on RemovedJobs {{ removed }} {_ERROR} }} }}"""
 QUEUE_COUNTS = f"""subscription Counts($names: [String!], $intervalMs: Int) {{
   queueCounts(names: $names, intervalMs: $intervalMs) {{ {_QUEUE} }} }}"""
 
@@ -83,13 +82,13 @@ DEAD_LETTERS = f"""query DeadLetters($filter: DeadLetterFilter, $first: Int, $af
   pageInfo {{ hasNextPage endCursor }} nodes {{ {_DEAD_LETTER} }} }} }}"""
 DEAD_LETTER = f"query DeadLetter($id: ID!) {{ deadLetter(id: $id) {{ {_DEAD_LETTER} payload error {{ stack }} }} }}"
 REPLAY_DEAD_LETTER = f"""mutation Replay($id: ID!) {{ replayDeadLetter(id: $id) {{
-  __typename ... on Job {{ id name queue state }} {_ERROR} }} }}"""
+  ... on Job {{ id name queue state }} {_ERROR} }} }}"""
 REPLAY_DEAD_LETTERS = f"""mutation Replay($filter: DeadLetterFilter!) {{ replayDeadLetters(filter: $filter) {{
-  __typename ... on ReplayedDeadLetters {{ replayed errors {{ code message }} }} {_ERROR} }} }}"""
+  ... on ReplayedDeadLetters {{ replayed errors {{ code message }} }} {_ERROR} }} }}"""
 REMOVE_DEAD_LETTERS = f"""mutation Remove($ids: [ID!]!) {{ removeDeadLetters(ids: $ids) {{
-  __typename ... on RemovedDeadLetters {{ removed }} {_ERROR} }} }}"""
+  ... on RemovedDeadLetters {{ removed }} {_ERROR} }} }}"""
 PURGE_DEAD_LETTERS = f"""mutation Purge($olderThanMs: Int!) {{ purgeDeadLetters(olderThanMs: $olderThanMs) {{
-  __typename ... on RemovedDeadLetters {{ removed }} {_ERROR} }} }}"""
+  ... on RemovedDeadLetters {{ removed }} {_ERROR} }} }}"""
 
 STATS = f"query Stats {{ stats {{ jobs counts {{ {_COUNTS} }} deadLetters queues workers }} }}"
 ERRORS = """query Errors($filter: JobFilter) { errorClusters(filter: $filter) {

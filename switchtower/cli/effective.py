@@ -8,10 +8,12 @@ from __future__ import annotations
 import importlib
 import inspect
 import os
+import sys
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit, urlunsplit
 
 import orjson
+from pydantic import ValidationError
 
 if TYPE_CHECKING:
     from pydantic_settings import BaseSettings
@@ -43,7 +45,11 @@ def _settings(module: str) -> type[BaseSettings]:
 
 def _rows(kind: type[BaseSettings]) -> list[dict[str, str]]:
     prefix = str(kind.model_config.get("env_prefix", ""))
-    settings = kind()
+    try:
+        settings = kind()
+    except ValidationError as error:
+        first = error.errors()[0]
+        sys.exit(f"{prefix}{'.'.join(map(str, first['loc']))}".upper() + f": {first['msg']}")
     environment = {name.upper() for name in os.environ}
     rows = []
     for field in kind.model_fields:

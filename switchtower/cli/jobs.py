@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from switchtower.cli.documents import JOB, JOBS, WHY
+from switchtower.cli.documents import CHANGE, JOB, JOBS, WHY
 from switchtower.cli.follow import log_text, progress_text
 from switchtower.cli.options import (
     AsJson,
@@ -106,20 +106,29 @@ def why(id: JobId, url: Url = None, as_json: AsJson = False) -> None:
         until = f" (until {blockage['until']})" if blockage["until"] else ""
         print_text(f"- {blockage['message']}{until}")
         if blockage["mutation"]:
-            print_text(f"  To change that: {blockage['mutation']}")
-    if found["whyNotRunning"]:
-        return
-    match found["state"]:
+            print_text(f"  To change that: {_remedy(blockage['mutation'], found)}")
+    if found["error"] and found["state"] in {"FAILED", "RETRYING"}:
+        print_text(f"- {found['error']['type']}: {found['error']['message']}")
+    if not found["whyNotRunning"]:
+        print_text(_progressing(found))
+
+
+def _remedy(mutation: str, job: dict[str, Any]) -> str:
+    """The command that runs a mutation on what blocks a job."""
+    if mutation == "resumeQueue":
+        return f"switchtower resume {job['queue']} (or --name {job['name']})"
+    verb = mutation.removesuffix("Job")
+    return f"switchtower {verb} {job['id']}" if verb in CHANGE else f"the mutation {mutation}"
+
+
+def _progressing(job: dict[str, Any]) -> str:
+    match job["state"]:
         case "ACTIVE":
-            print_text(f"It is running, since {age(found['startedAt'])}." if found["startedAt"] else "It is starting.")
-        case "COMPLETED" | "CANCELLED":
-            print_text(f"It ended {age(found['finishedAt'])} ago.")
-        case "FAILED":
-            failure = found["error"] or {"type": "?", "message": "?"}
-            print_text(f"It ended {age(found['finishedAt'])} ago: {failure['type']}: {failure['message']}")
-            print_text(f"`switchtower retry {found['id']}` runs it again.")
+            return f"It is running, since {age(job['startedAt'])}." if job["startedAt"] else "It is starting."
+        case "COMPLETED" | "CANCELLED" | "FAILED":
+            return f"It ended {age(job['finishedAt'])} ago."
         case _:
-            print_text("Nothing holds it back; a worker takes it next.")
+            return "Nothing holds it back; a worker takes it next."
 
 
 async def _list(client: Any, wanted: dict[str, Any], limit: int) -> tuple[list[dict[str, Any]], bool]:

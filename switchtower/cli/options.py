@@ -56,7 +56,12 @@ MongodbUrl = Annotated[
     ),
 ]
 DataDir = Annotated[
-    Path, typer.Option("--data-dir", envvar="SWITCHTOWER_DATA_DIR", help="Where the embedded database keeps its data.")
+    Path | None,
+    typer.Option(
+        "--data-dir",
+        envvar="SWITCHTOWER_DATA_DIR",
+        help="Where the embedded database keeps its data (.switchtower if left out).",
+    ),
 ]
 Queues = Annotated[list[str] | None, typer.Option("--queue", "-q", help="Only of this queue; can be repeated.")]
 Names = Annotated[list[str] | None, typer.Option("--name", "-n", help="Only of this task; can be repeated.")]

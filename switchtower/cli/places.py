@@ -11,11 +11,16 @@ import os
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
+from typing import Any, TypeVar
 
 import switchtower
 from switchtower.errors import ConfigurationError
 
-__all__ = ["child_environment", "require_server", "server_root"]
+__all__ = ["child_environment", "require_server", "server_root", "setting"]
+
+T = TypeVar("T", str, int, Path)
+
+FILE = "switchtower.toml"
 
 MARKS = ("app/__main__.py", "schema/__init__.py", "workers/__main__.py")
 SERVER_MODULES = ("fastapi", "strawberry", "uvicorn")
@@ -41,6 +46,21 @@ def require_server() -> None:
         )
 
 
+def setting(name: str, given: T | None, default: T) -> T:
+    """The value given as an option (or by the environment), else the one in switchtower.toml, else the default.
+
+    Raises ConfigurationError when the file cannot be read or holds something else there.
+    """
+    if given is not None:
+        return given
+    value = _file().get(name)
+    if value is None:
+        return default
+    if not isinstance(value, int if isinstance(default, int) else str) or isinstance(value, bool):
+        raise ConfigurationError(f"{name} in {FILE} is {value!r}; correct it there.")
+    return type(default)(value)
+
+
 def child_environment(root: Path, **settings: str | None) -> dict[str, str]:
     """The environment of a process of ours: `root` first on its path, and the given settings; None leaves one out."""
     environment = dict(os.environ)
@@ -50,6 +70,18 @@ def child_environment(root: Path, **settings: str | None) -> dict[str, str]:
         if value is not None:
             environment[f"SWITCHTOWER_{name.upper()}"] = value
     return environment
+
+
+def _file() -> dict[str, Any]:
+    import tomllib
+
+    try:
+        with open(FILE, "rb") as file:
+            return tomllib.load(file)
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError) as error:
+        raise ConfigurationError(f"{FILE} cannot be read: {error}") from error
 
 
 def _candidates() -> Iterator[Path]:

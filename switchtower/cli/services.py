@@ -6,18 +6,34 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
 
 from switchtower.cli.options import AsJson, DataDir, MongodbUrl
-from switchtower.cli.places import child_environment, require_server, server_root
+from switchtower.cli.places import child_environment, require_server, server_root, setting
 
-__all__ = ["Concurrency", "Host", "Module", "Port", "Processes", "Reload", "serve", "worker", "worker_arguments"]
+__all__ = [
+    "Concurrency",
+    "Host",
+    "Module",
+    "Port",
+    "Processes",
+    "Reload",
+    "data_path",
+    "serve",
+    "worker",
+    "worker_arguments",
+]
 
-Host = Annotated[str, typer.Option("--host", envvar="SWITCHTOWER_HOST", help="The address to listen on.")]
+Host = Annotated[
+    str | None, typer.Option("--host", envvar="SWITCHTOWER_HOST", help="The address (127.0.0.1 if left out).")
+]
 Port = Annotated[
-    int, typer.Option("--port", envvar="SWITCHTOWER_PORT", min=0, max=65_535, help="The port; 0 takes a free one.")
+    int | None,
+    typer.Option(
+        "--port", envvar="SWITCHTOWER_PORT", min=0, max=65_535, help="The port (8420 if left out); 0 takes a free one."
+    ),
 ]
 Processes = Annotated[
     int | None, typer.Option("--workers", envvar="SWITCHTOWER_WORKERS", min=1, help="How many worker processes.")
@@ -31,15 +47,23 @@ Module = Annotated[str, typer.Argument(metavar="MODULE:APP", help="Where the tas
 
 
 def serve(
-    host: Host = "127.0.0.1",
-    port: Port = 8420,
+    host: Host = None,
+    port: Port = None,
     mongodb_url: MongodbUrl = None,
-    data_dir: DataDir = Path(".switchtower"),
+    data_dir: DataDir = None,
     as_json: AsJson = False,
 ) -> None:
     """Run the server in the foreground."""
     require_server()
-    _run("server", "app", [], mongodb_url, data_dir, {"host": host, "port": str(port)}, as_json=as_json)
+    arguments = [
+        f"--{name}={value}"
+        for name, value in (("host", host), ("port", port), ("mongodb-url", mongodb_url), ("data-dir", data_dir))
+        if value not in (None, "")
+    ]
+    root = server_root()
+    if as_json:
+        _run_stack("server", "app", arguments, root, as_json=True)
+    _become("app", arguments, child_environment(root))
 
 
 def worker(
@@ -50,13 +74,17 @@ def worker(
         list[str] | None, typer.Option("--queue", "-q", help="Only take jobs of this queue; can be repeated.")
     ] = None,
     mongodb_url: MongodbUrl = None,
-    data_dir: DataDir = Path(".switchtower"),
+    data_dir: DataDir = None,
     reload: Reload = False,
     as_json: AsJson = False,
 ) -> None:
     """Run workers in the foreground."""
+    root = server_root()
     arguments = worker_arguments(module, processes, concurrency, queue, reload=reload)
-    _run("worker", "workers", arguments, mongodb_url, data_dir, {}, as_json=as_json)
+    url = setting("mongodb_url", mongodb_url, "")
+    if as_json or not url:
+        _run_stack("worker", "workers", arguments, root, mongodb_url=url, data_dir=data_path(data_dir), as_json=as_json)
+    _become("workers", arguments, child_environment(root, mongodb_url=url))
 
 
 def worker_arguments(
@@ -73,24 +101,30 @@ def worker_arguments(
     return [*arguments, "--reload"] if reload else arguments
 
 
-def _run(
+def data_path(given: Path | None) -> Path:
+    """Where the embedded database keeps its data."""
+    return setting("data_dir", given, Path(".switchtower"))
+
+
+def _become(module: str, arguments: list[str], environment: dict[str, str]) -> NoReturn:
+    """Replaces this process by the server or the supervisor: there is nothing to do beside it, and signals reach it."""
+    sys.stdout.flush()
+    os.execve(sys.executable, [sys.executable, "-P", "-m", module, *arguments], environment)
+
+
+def _run_stack(
     name: str,
     module: str,
     arguments: list[str],
-    mongodb_url: str | None,
-    data_dir: Path,
-    settings: dict[str, str],
+    root: Path,
     *,
+    mongodb_url: str | None = None,
+    data_dir: Path | None = None,
     as_json: bool,
-) -> None:
-    root = server_root()
-    if mongodb_url is not None and not as_json:
-        # Nothing to start beside it: the process becomes the server or the supervisor, and signals reach that directly.
-        environment = child_environment(root, mongodb_url=mongodb_url, **settings)
-        sys.stdout.flush()
-        os.execve(sys.executable, [sys.executable, "-P", "-m", module, *arguments], environment)
+) -> NoReturn:
     import asyncio
 
     from switchtower.cli.stack import supervise
 
-    asyncio.run(supervise(name, module, arguments, mongodb_url, data_dir, settings, root, as_json=as_json))
+    asyncio.run(supervise(name, module, arguments, root, mongodb_url=mongodb_url, data_dir=data_dir, as_json=as_json))
+    raise typer.Exit

@@ -111,7 +111,9 @@ class Child:
 
 
 class Stack:
-    """The processes of one command, and the embedded database under them unless `mongodb_url` names another.
+    """The processes of one command, and the embedded database of `data_dir` under them unless `mongodb_url` is given.
+
+    Without either, the processes find their own.
 
     Inside `async with`, SIGINT, SIGTERM and SIGHUP set `stopping`; a second one makes haste. On leaving, what was
     started last is stopped first, the database at the very end.
@@ -121,32 +123,29 @@ class Stack:
         self,
         *,
         mongodb_url: str | None,
-        data_dir: Path,
+        data_dir: Path | None,
         on_line: Callable[[str, str], None],
         drain_seconds: float | None = None,
     ) -> None:
         self.stopping = asyncio.Event()
         self.mongodb: EmbeddedMongo | None = None
         self.children: list[Child] = []
-        self._given_url = mongodb_url
+        self._given_url = mongodb_url or None
         self._data_dir = data_dir
         self._on_line = on_line
         self._hurry = asyncio.Event()
         self._drain_seconds = drain_seconds or float(os.environ.get("SWITCHTOWER_DRAIN_SECONDS") or 30)
 
     @property
-    def mongodb_url(self) -> str:
+    def mongodb_url(self) -> str | None:
         """Where the database is."""
-        if self._given_url is not None:
-            return self._given_url
-        assert self.mongodb is not None
-        return self.mongodb.url
+        return self.mongodb.url if self.mongodb is not None else self._given_url
 
     async def __aenter__(self) -> Self:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             loop.add_signal_handler(number, self._interrupt)
-        if self._given_url is None:
+        if self._given_url is None and self._data_dir is not None:
             from switchtower import embedded
 
             self.mongodb = await asyncio.to_thread(embedded.start, self._data_dir)
@@ -206,23 +205,21 @@ async def supervise(
     name: str,
     module: str,
     arguments: list[str],
-    mongodb_url: str | None,
-    data_dir: Path,
-    settings: dict[str, str],
     root: Path,
     *,
+    mongodb_url: str | None,
+    data_dir: Path | None,
     as_json: bool,
 ) -> None:
-    """Runs one process, with the embedded database under it unless `mongodb_url` names another, until a signal."""
+    """Runs one process until a signal, on a `Stack`; writes its line when it is ready."""
     async with Stack(mongodb_url=mongodb_url, data_dir=data_dir, on_line=lambda _, line: note(line)) as stack:
-        environment = child_environment(root, mongodb_url=stack.mongodb_url, data_dir=str(data_dir), **settings)
-        child = await stack.start(name, module, arguments, environment)
+        child = await stack.start(name, module, arguments, child_environment(root, mongodb_url=stack.mongodb_url))
         try:
             (line,) = await stack.ready()
         except Interrupted:
             return
         if as_json:
-            print_json_line({"ready": True, "pid": child.process.pid, "message": line, **settings})
+            print_json_line({"ready": True, "pid": child.process.pid, "message": line})
         else:
             print_text(line)
         await stack.run()

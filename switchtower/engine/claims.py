@@ -339,7 +339,7 @@ class Claims:
             return job_from(row)
         if outcome.job_id in await commands.winners(self._store, {outcome.job_id: outcome.token}):
             row = await self._store.jobs.find_one({"_id": outcome.job_id, **scope})
-            if row is not None:
+            if row is not None and row["attempts"][-1]["outcome"] in _RECORDED.get(outcome.kind, _FAILED):
                 return job_from(row)
         raise LeaseLost(outcome.job_id)
 
@@ -378,6 +378,15 @@ class Claims:
         Raises: StoreUnavailable, HistoryLost: open it again, and claim once without being woken.
         """
         return changes.wakes(self._store, queues)
+
+
+_FAILED = frozenset({"failed", "cancelled", "expired"})
+_RECORDED = {
+    OutcomeKind.COMPLETE: frozenset({"completed"}),
+    OutcomeKind.RELEASE: frozenset({"released"}),
+    OutcomeKind.SNOOZE: frozenset({"snoozed"}),
+}
+"""What an attempt's row says after each report: another report under the same token is no repeat of it."""
 
 
 def _names(names: Sequence[str] | None, paused: Sequence[str]) -> Document | None:

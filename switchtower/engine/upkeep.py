@@ -117,7 +117,7 @@ class Upkeep:
         return moved
 
     async def rescue(self) -> int:
-        """Takes back the jobs of workers whose lease has passed.
+        """Declares workers lost whose lease has passed, and takes back the jobs of every worker that is gone.
 
         Not within one heartbeat interval of a change of primary or a lost connection: the new primary's clock may be
         ahead, and live workers must be able to renew first. Returns: how many jobs moved.
@@ -125,11 +125,10 @@ class Upkeep:
         moved = 0
         healthy = time.monotonic() - self._healthy_since
         for row in await leases.lost_candidates(self._store):
-            if row["state"] in leases.PRESENT and (
-                healthy < row["lease_ms"] / 3000 or await leases.lose(self._store, row["_id"]) is None
-            ):
-                continue
-            moved += await self._workers.take_back(row["_id"])
+            if healthy >= row["lease_ms"] / 3000:
+                await leases.lose(self._store, row["_id"])
+        for worker_id in await leases.stray_holders(self._store):
+            moved += await self._workers.take_back(worker_id)
         return moved
 
     async def relay(self) -> int:

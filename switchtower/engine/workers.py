@@ -96,7 +96,6 @@ class Workers:
                     {"_id": {"$in": ids}, "state": "active", "worker_id": worker_id, "token": token}, pipeline
                 )
                 moved += result.modified_count
-        await leases.emptied(self._store, worker_id)
         self._effects.kick()
         return moved
 

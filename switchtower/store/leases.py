@@ -13,7 +13,7 @@ from switchtower.store.collections import Store
 from switchtower.store.expressions import literal
 from switchtower.workers import Worker, WorkerInfo, WorkerState
 
-__all__ = ["acquire", "emptied", "finish", "lose", "lost_candidates", "register", "renew", "resign", "worker_from"]
+__all__ = ["acquire", "finish", "lose", "lost_candidates", "register", "renew", "resign", "stray_holders", "worker_from"]
 
 Document = dict[str, Any]
 
@@ -61,7 +61,6 @@ async def register(store: Store, info: WorkerInfo) -> Document:
                     "heartbeat_at": "$$NOW",
                     "expires_at": {"$add": ["$$NOW", lease_ms]},
                     "gone_at": "$$REMOVE",
-                    "emptied": "$$REMOVE",
                     **_event("register"),
                 }
             },
@@ -98,17 +97,18 @@ async def finish(
 
 
 async def lost_candidates(store: Store, limit: int = 100) -> list[Document]:
-    """Present workers whose lease has passed by the database's clock, and gone ones that may still hold jobs (the
-    process that was taking them back died)."""
+    """Present workers whose lease has passed by the database's clock."""
     passed = {"state": {"$in": PRESENT}, "$expr": {"$lt": ["$expires_at", "$$NOW"]}}
-    gone = {"state": {"$in": GONE}, "emptied": {"$exists": False}}
-    found: list[Document] = await store.workers.find({"$or": [passed, gone]}, limit=limit).to_list(None)
+    found: list[Document] = await store.workers.find(passed, limit=limit).to_list(None)
     return found
 
 
-async def emptied(store: Store, worker_id: str) -> None:
-    """Notes that a gone worker holds no job any more."""
-    await store.workers.update_one({"_id": worker_id, "state": {"$in": GONE}}, {"$set": {"emptied": True}})
+async def stray_holders(store: Store, limit: int = 1_000) -> set[str]:
+    """Workers that hold jobs and are not present: the process that was taking their jobs back died, or they thawed after
+    they were lost and claimed before they knew (one index seek per present worker)."""
+    present = [row["_id"] async for row in store.workers.find({"state": {"$in": PRESENT}}, {"_id": 1})]
+    rows = store.jobs.find({"state": "active", "worker_id": {"$nin": present}}, {"worker_id": 1}, limit=limit).hint("active")
+    return {row["worker_id"] async for row in rows}
 
 
 async def lose(store: Store, worker_id: str) -> Document | None:

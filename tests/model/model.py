@@ -322,12 +322,12 @@ class Model:
                 job.state = "waiting"
 
     def lose(self, *, in_grace: bool) -> None:
-        """The rescuer's round: workers whose lease has passed, then the jobs of every gone worker."""
+        """The rescuer's round: workers whose lease has passed, then the jobs of every worker that is not present."""
         for worker in self.workers.values():
             if worker.lapsed and not worker.gone and not in_grace:
                 worker.gone = True
-        for id, worker in self.workers.items():
-            if worker.gone:
+        for id in {job.worker for job in self.jobs.values() if job.worker is not None}:
+            if id not in self.workers or self.workers[id].gone:
                 self.take_back(id)
 
     # Operators.

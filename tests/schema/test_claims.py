@@ -114,9 +114,7 @@ async def test_a_failure_waits_as_the_job_or_the_worker_says(graph: Graph) -> No
 async def test_a_failure_that_no_retry_can_help_is_final(graph: Graph) -> None:
     await graph.enqueue()
     id, token, _ = await claim_one(graph, workerId="w")
-    contradiction = await graph(
-        FAIL, id=id, token=token, error={"message": "x", "retryable": False, "retryAfterMs": 5}
-    )
+    contradiction = await graph(FAIL, id=id, token=token, error={"message": "x", "retryable": False, "retryAfterMs": 5})
     assert contradiction["field"] == "error.retryAfterMs"
     failed = await graph(FAIL, id=id, token=token, error={"message": "x", "retryable": False})
     assert (failed["state"], failed["error"]["kind"]) == ("FAILED", "FATAL")
@@ -197,7 +195,10 @@ async def test_a_tenant_cannot_report_on_anothers_job(graph: Graph) -> None:
     assert claimed == id
     them = graph.as_tenant("them")
     assert (await them(COMPLETE, id=id, token=token))["code"] == "LEASE_LOST"
-    for mutation in ('reportProgress(id: $id, leaseToken: $t, progress: 1)', 'appendLog(id: $id, leaseToken: $t, line: "x")'):
+    for mutation in (
+        "reportProgress(id: $id, leaseToken: $t, progress: 1)",
+        'appendLog(id: $id, leaseToken: $t, line: "x")',
+    ):
         answer = await them(
             f"mutation($id: ID!, $t: String!) {{ {mutation} {{ ... on Error {{ code }} }} }}", id=id, t=token
         )

@@ -129,7 +129,7 @@ async def test_many_jobs_at_once(graph: Graph) -> None:
     dry = await graph(BULK % "promoteJobs", filter={"names": ["a"]}, dry=True)
     assert (dry["id"], dry["matched"], dry["changed"], dry["done"], dry["dryRun"]) == (None, 5, 0, True, True)
     assert dry["sampleIds"] == ids
-    assert (await graph('{ jobs(filter: {states: [WAITING]}) { totalCount { value } } }'))["totalCount"]["value"] == 0
+    assert (await graph("{ jobs(filter: {states: [WAITING]}) { totalCount { value } } }"))["totalCount"]["value"] == 0
     for verb, state in (("promoteJobs", "WAITING"), ("cancelJobs", "CANCELLED"), ("retryJobs", "WAITING")):
         done = await graph(BULK % verb, filter={"names": ["a"]}, dry=False)
         assert (done["matched"], done["changed"], done["failed"], done["done"]) == (5, 5, 0, True), verb

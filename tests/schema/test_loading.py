@@ -17,7 +17,7 @@ async def test_a_list_with_everything_around_it_costs_as_much_for_ten_rows_as_fo
         await graph.enqueue("child", parentId=parents[i % 5], queue=f"q{i % 3}")
     for i in range(3):
         await graph(
-            'mutation($q: String!) { claimJobs(input: {workerId: $w, queues: [$q]}) { __typename } }'.replace(
+            "mutation($q: String!) { claimJobs(input: {workerId: $w, queues: [$q]}) { __typename } }".replace(
                 "$w", f'"w{i}"'
             ),
             q=f"q{i}",
@@ -36,7 +36,9 @@ async def test_dead_letters_of_a_list_are_one_command(graph: Graph, engine: Engi
     for _ in range(4):
         await fail_for_good(engine, graph, await graph.enqueue())
     with commands.counted() as names:
-        page = await graph("{ jobs(filter: {states: [FAILED], queues: [\"default\"]}) { nodes { deadLetter { id job { id } } } } }")
+        page = await graph(
+            '{ jobs(filter: {states: [FAILED], queues: ["default"]}) { nodes { deadLetter { id job { id } } } } }'
+        )
     assert all(node["deadLetter"]["id"] for node in page["nodes"]) and len(page["nodes"]) == 4
     assert sorted(names) == ["find dead_letters", "find jobs", "find jobs"]
 

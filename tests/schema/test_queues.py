@@ -37,7 +37,7 @@ async def test_a_queue_with_its_counts_and_jobs(graph: Graph, maintained: Engine
 
 
 async def test_pause_and_resume(graph: Graph) -> None:
-    change = 'mutation { %s { __typename ... on Queue { name paused pausedNames } ... on ValidationError { field } } }'
+    change = "mutation { %s { __typename ... on Queue { name paused pausedNames } ... on ValidationError { field } } }"
     paused = {"__typename": "Queue", "name": "q", "paused": True, "pausedNames": []}
     assert await graph(change % 'pauseQueue(name: "q")') == paused
     assert await graph(change % 'pauseQueue(name: "q")') == paused
@@ -109,7 +109,13 @@ async def test_workers_with_their_jobs(graph: Graph, engine: Engine) -> None:
     await engine.workers.retire("gone")
     query = "query($gone: Boolean! = false) { workers(includeGone: $gone) { id state names leaseMs currentJobs { id payload } } }"
     assert await graph(query) == [
-        {"id": "w", "state": "LIVE", "names": ["send"], "leaseMs": 5000, "currentJobs": [{"id": id, "payload": {"n": 1}}]}
+        {
+            "id": "w",
+            "state": "LIVE",
+            "names": ["send"],
+            "leaseMs": 5000,
+            "currentJobs": [{"id": id, "payload": {"n": 1}}],
+        }
     ]
     assert {w["id"]: w["state"] for w in await graph(query, gone=True)} == {"w": "LIVE", "gone": "STOPPED"}
     assert (await graph('{ worker(id: "w") { id } }')) == {"id": "w"}

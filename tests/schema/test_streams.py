@@ -65,11 +65,11 @@ async def test_job_events_tell_a_jobs_whole_life(graph: Graph) -> None:
         token = claimed["jobs"][0]["leaseToken"]
         assert [(e["type"], e["from"], e["to"]) for e in (await events.next(), await events.next())] == [
             ("CLAIM", "WAITING", "ACTIVE"),
-            ("START", "ACTIVE", "ACTIVE"),
+            ("START", None, None),
         ]
         variables = {"id": id, "t": token}
         for mutation in (
-            'reportProgress(id: $id, leaseToken: $t, progress: {percent: 5})',
+            "reportProgress(id: $id, leaseToken: $t, progress: {percent: 5})",
             'appendLog(id: $id, leaseToken: $t, line: "hello", level: "warning")',
             "completeJob(id: $id, leaseToken: $t)",
             "removeJob(id: $id)",
@@ -168,7 +168,9 @@ async def test_job_follows_a_job_to_its_end(graph: Graph) -> None:
         )
         while seen["progress"] != 9:
             seen = await job.next()
-        await graph("mutation($id: ID!, $t: String!) { completeJob(id: $id, leaseToken: $t) { __typename } }", id=id, t=token)
+        await graph(
+            "mutation($id: ID!, $t: String!) { completeJob(id: $id, leaseToken: $t) { __typename } }", id=id, t=token
+        )
         while seen["state"] != "COMPLETED":
             seen = await job.next()
         await asyncio.wait_for(job.ended.wait(), 5)
@@ -230,7 +232,7 @@ async def test_queue_events(graph: Graph) -> None:
 
 
 async def test_queue_counts_come_when_they_change(graph: Graph, maintained: Engine) -> None:
-    query = "subscription { queueCounts(names: [\"q\"], intervalMs: 200) { name counts { waiting total } } }"
+    query = 'subscription { queueCounts(names: ["q"], intervalMs: 200) { name counts { waiting total } } }'
     async with Reader(graph.stream(query)) as counts:
         assert await counts.next() == []
         await graph.enqueue(queue="q")
