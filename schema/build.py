@@ -10,6 +10,7 @@ from schema.bulk import BulkMutation, BulkQuery, BulkSubscription
 from schema.claims import ClaimMutation
 from schema.dead_letters import DeadLetter, DeadLetterMutation, DeadLetterQuery, DeadLetterSubscription
 from schema.errors import HANDLERS
+from schema.execution import Executor
 from schema.fields import query
 from schema.job_operations import JobMutation, JobQuery, JobSubscription
 from schema.jobs import Job
@@ -55,5 +56,6 @@ def build_schema(extensions: Iterable[Any] = (), *, suggestions: bool = True) ->
         types=[Job, DeadLetter, Worker],
         extensions=extensions,
         exception_handlers=HANDLERS,
+        execution_context_class=Executor,
         config=StrawberryConfig(scalar_map=SCALARS, disable_field_suggestions=not suggestions),
     )

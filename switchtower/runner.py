@@ -107,8 +107,8 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def queues_of(app: App) -> tuple[str, ...]:
-    """The queues that the app's tasks are enqueued to by default, `default` first."""
-    named = {str(task.defaults.get("queue", "default")) for task in app.tasks.values()}
+    """`default`, where a caller enqueues who knows a task's name only, and the queues that the app's tasks name."""
+    named = {"default", *(str(task.defaults.get("queue", "default")) for task in app.tasks.values())}
     return tuple(sorted(named, key=lambda name: (name != "default", name)))
 
 

@@ -86,7 +86,7 @@ TRANSITIONS: dict[str, Transition] = {
         _t("complete", {S.ACTIVE}, {S.COMPLETED}, "–", "worker", fenced=True),
         _t("backoff", {S.ACTIVE}, {S.RETRYING, S.WAITING, S.CANCELLED}, "attempts left", "worker", fenced=True),
         _t("bury", {S.ACTIVE}, {S.FAILED}, "attempts spent, or fatal; leaves a dead letter", "worker", fenced=True),
-        _t("snooze", {S.ACTIVE}, {S.SCHEDULED, S.CANCELLED}, "the attempt is given back", "worker", fenced=True),
+        _t("snooze", {S.ACTIVE}, {S.SCHEDULED, S.WAITING, S.CANCELLED}, "the attempt is given back", "worker", fenced=True),
         _t("release", {S.ACTIVE}, {S.WAITING, S.CANCELLED}, "the attempt is given back", "worker", fenced=True),
         _t("abort", {S.ACTIVE}, {S.CANCELLED}, "the handler stopped for a cancel", "worker", fenced=True),
         _t(

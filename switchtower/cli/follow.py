@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from contextlib import aclosing, nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import aclosing, contextmanager, nullcontext, suppress
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from switchtower.cli.documents import WATCH_JOB
-from switchtower.cli.output import EXIT_REFUSED, console, print_json_line, print_text, shown, state_style
-from switchtower.errors import NotFound
+from switchtower.cli.documents import WATCH_JOB, WHY
+from switchtower.cli.output import EXIT_REFUSED, console, note, print_json_line, print_text, shown, state_style
+from switchtower.errors import NotFound, SwitchtowerError
 
 if TYPE_CHECKING:
+    import asyncio
+
     from rich.console import RenderableType
 
     from switchtower.client import Client
@@ -19,16 +21,19 @@ if TYPE_CHECKING:
 __all__ = ["FINAL", "follow", "log_text", "new_lines", "outcome_code", "outcome_text", "progress_text"]
 
 FINAL = frozenset({"COMPLETED", "FAILED", "CANCELLED"})
+IDLE = frozenset({"WAITING", "SCHEDULED", "BLOCKED"})
+PATIENCE_SECONDS = 2.0
 
 
 async def follow(client: Client, id: str, *, as_json: bool = False, logs_only: bool = False) -> dict[str, Any]:
     """Shows a job until it is final and returns it: a live bar on a terminal, lines elsewhere.
 
-    With `as_json` each change is one line of JSON; with `logs_only` only its log lines are shown. Raises NotFound.
+    With `as_json` each change is one line of JSON; with `logs_only` only its log lines are shown. A job that does not
+    start for a while is explained on standard error. Raises NotFound.
     """
     out = console()
     live = out.is_terminal and not as_json and not logs_only
-    with _display(live) as display:
+    with _display(live) as display, _explained(client, id, display) as started:
         job: dict[str, Any] | None = None
         lines: list[dict[str, Any]] = []
         said = ""
@@ -39,6 +44,8 @@ async def follow(client: Client, id: str, *, as_json: bool = False, logs_only: b
                 job = data["job"]
                 if job is None:
                     raise NotFound("Job", id)
+                if job["state"] not in IDLE:
+                    started.set()
                 fresh = new_lines(lines, job["logs"])
                 lines = job["logs"]
                 if as_json:
@@ -46,7 +53,7 @@ async def follow(client: Client, id: str, *, as_json: bool = False, logs_only: b
                     continue
                 for line in fresh:
                     if live:
-                        display.console.print(log_text(line))
+                        display.console.print(log_text(line), soft_wrap=True)
                     else:
                         print_text(log_text(line))
                 if live:
@@ -149,6 +156,32 @@ def _bar(job: dict[str, Any]) -> RenderableType:
         cells.append(Text(f"attempt {job['attempt']}/{job['maxAttempts']}", "dim"))
     grid.add_row(*cells)
     return grid
+
+
+@contextmanager
+def _explained(client: Client, id: str, display: Any) -> Iterator[asyncio.Event]:
+    """Says why the job does not start, unless the event is set within some seconds."""
+    import asyncio
+
+    started = asyncio.Event()
+
+    async def explain() -> None:
+        try:
+            await asyncio.wait_for(started.wait(), PATIENCE_SECONDS)
+        except TimeoutError:
+            with suppress(SwitchtowerError):
+                job = (await client.execute(WHY, {"id": id}))["job"]
+                for blockage in (job or {}).get("whyNotRunning", ()):
+                    if display is not None:
+                        display.console.print(shown(blockage["message"]), soft_wrap=True)
+                    else:
+                        note(blockage["message"])
+
+    explaining = asyncio.create_task(explain())
+    try:
+        yield started
+    finally:
+        explaining.cancel()
 
 
 def _display(live: bool) -> Any:

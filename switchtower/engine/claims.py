@@ -18,7 +18,7 @@ import orjson
 from switchtower.engine.effects import Effects
 from switchtower.errors import LeaseLost
 from switchtower.ids import lease_token
-from switchtower.jobs import ClaimedJob, ErrorKind, Job, JobError
+from switchtower.jobs import HUNDRED_YEARS_MS, ClaimedJob, ErrorKind, Job, JobError
 from switchtower.payloads import PAYLOAD_LIMIT, TEXT_LIMIT, check_value, truncated, truncated_text
 from switchtower.states import JobState
 from switchtower.store import changes, queues, transitions
@@ -39,6 +39,7 @@ CONTROLS_SECONDS = 0.5
 PROBE = 200
 READ_BACK_SECONDS = 20.0
 STATEMENT_JOBS = 500
+LINE_LIMIT = 4 * 1024
 
 
 @dataclass(slots=True)
@@ -75,6 +76,8 @@ class Claims:
 
         Raises: StoreUnavailable when it cannot be known what was won; maintenance gives that back after the lease.
         """
+        if not queues or limit < 1:
+            return []
         self._turn += 1
         start = self._turn % len(queues)
         for queue in [*queues[start:], *queues[:start]]:
@@ -265,11 +268,7 @@ class Claims:
         if whole:
             return set()
         tokens = {outcome.job_id: outcome.token for outcome in outcomes}
-        return set(tokens) - await commands.winners(self._store, tokens) - await self._released(outcomes)
-
-    async def _released(self, outcomes: Sequence[Outcome]) -> set[str]:
-        """Jobs that were given back unstarted keep no attempt row; whoever holds them now, nothing was lost."""
-        return {outcome.job_id for outcome in outcomes if outcome.kind is OutcomeKind.RELEASE and not outcome.started}
+        return set(tokens) - (await commands.winners(self._store, tokens)).keys()
 
     def _statements(self, outcomes: Sequence[Outcome]) -> list[Statement]:
         """Groups equal outcomes of one claim into one statement."""
@@ -277,7 +276,7 @@ class Claims:
         statements = []
         for outcome in outcomes:
             if outcome.kind is OutcomeKind.COMPLETE and outcome.result is None:
-                ran = _rounded(outcome.ran_ms)
+                ran = _rounded(_duration(outcome.ran_ms))
                 key: tuple[Any, ...] = (outcome.token, ran)
             elif outcome.kind is OutcomeKind.RELEASE:
                 key = (outcome.token, "release")
@@ -293,36 +292,29 @@ class Claims:
         return statements
 
     def _statement(self, o: Outcome) -> Statement:
+        ran_ms, wait_ms = _duration(o.ran_ms), _duration(o.wait_ms)
         match o.kind:
             case OutcomeKind.COMPLETE:
                 result: Any = literal(truncated(o.result, limit=self._result_limit)) if o.result is not None else None
                 verb, pipeline = (
                     "complete",
-                    transitions.complete(o.token, _rounded(o.ran_ms) if result is None else o.ran_ms, result),
+                    transitions.complete(o.token, _rounded(ran_ms) if result is None else ran_ms, result),
                 )
-            case OutcomeKind.FAIL:
-                verb, pipeline = (
-                    "backoff",
-                    transitions.fail(o.token, o.ran_ms, _error(o), wait_ms=o.wait_ms, fatal=False),
-                )
+            case OutcomeKind.FAIL | OutcomeKind.RETRY_AT:
+                verb, pipeline = "backoff", transitions.fail(o.token, ran_ms, _error(o), wait_ms=wait_ms, fatal=False)
             case OutcomeKind.BURY:
-                verb, pipeline = "bury", transitions.fail(o.token, o.ran_ms, _error(o), wait_ms=0, fatal=True)
+                verb, pipeline = "bury", transitions.fail(o.token, ran_ms, _error(o), wait_ms=0, fatal=True)
             case OutcomeKind.EXPIRE:
                 verb, pipeline = (
                     "bury",
-                    transitions.fail(o.token, o.ran_ms, _error(o), wait_ms=0, fatal=True, outcome="expired"),
-                )
-            case OutcomeKind.RETRY_AT:
-                verb, pipeline = (
-                    "backoff",
-                    transitions.fail(o.token, o.ran_ms, _error(o), wait_ms=o.wait_ms, fatal=False),
+                    transitions.fail(o.token, ran_ms, _error(o), wait_ms=0, fatal=True, outcome="expired"),
                 )
             case OutcomeKind.SNOOZE:
-                verb, pipeline = "snooze", transitions.give_back("snooze", o.token, wait_ms=o.wait_ms)
+                verb, pipeline = "snooze", transitions.give_back("snooze", o.token, wait_ms=wait_ms)
             case OutcomeKind.RELEASE:
                 verb, pipeline = "release", transitions.give_back("release", o.token)
             case OutcomeKind.ABORT:
-                verb, pipeline = "abort", transitions.abort(o.token, o.ran_ms)
+                verb, pipeline = "abort", transitions.abort(o.token, ran_ms)
         return Statement(verb, o.token, [o.job_id], pipeline)
 
     async def report_one(self, outcome: Outcome, *, org: str | None = None) -> Job:
@@ -337,9 +329,10 @@ class Claims:
         if row is not None:
             self._effects.kick()
             return job_from(row)
-        if outcome.job_id in await commands.winners(self._store, {outcome.job_id: outcome.token}):
+        said = (await commands.winners(self._store, {outcome.job_id: outcome.token})).get(outcome.job_id)
+        if said in _RECORDED.get(outcome.kind, _FAILED):
             row = await self._store.jobs.find_one({"_id": outcome.job_id, **scope})
-            if row is not None and row["attempts"][-1]["outcome"] in _RECORDED.get(outcome.kind, _FAILED):
+            if row is not None:
                 return job_from(row)
         raise LeaseLost(outcome.job_id)
 
@@ -386,13 +379,18 @@ _RECORDED = {
     OutcomeKind.RELEASE: frozenset({"released"}),
     OutcomeKind.SNOOZE: frozenset({"snoozed"}),
 }
-"""What an attempt's row says after each report: another report under the same token is no repeat of it."""
+"""What is kept of each report: another one under the same token is no repeat of it."""
 
 
 def _names(names: Sequence[str] | None, paused: Sequence[str]) -> Document | None:
     if names is not None:
         return {"$in": [name for name in names if name not in paused]}
     return {"$nin": list(paused)} if paused else None
+
+
+def _duration(ms: int) -> int:
+    """A duration that time can hold: a date beyond the year 9999 could be stored and never be read again."""
+    return min(max(0, ms), HUNDRED_YEARS_MS)
 
 
 def _rounded(ms: int) -> int:
@@ -412,7 +410,15 @@ def _error(outcome: Outcome) -> JobError:
 
 
 def _lines(lines: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
-    return [(level[:16], truncated_text(line)) for level, line in lines]
+    return [(truncated_text(level[:16]), _line(line)) for level, line in lines[-transitions.KEPT_LOGS :]]
+
+
+def _line(line: str) -> str:
+    """A line of at most 4 KiB: a thousand of them still fit into their job's document."""
+    data = line.encode("utf-8", "replace")
+    if len(data) <= LINE_LIMIT:
+        return data.decode()
+    return f"{data[:LINE_LIMIT].decode('utf-8', 'ignore')}… [{len(data) - LINE_LIMIT:,} bytes cut]"
 
 
 def _chunks(statements: list[Statement], limit: int = 8 * 1024 * 1024) -> Iterable[list[Statement]]:

@@ -142,11 +142,12 @@ async def flush(store: Store, statements: Sequence[Statement]) -> bool:
     return int(answer["n"]) == expected
 
 
-async def winners(store: Store, tokens: Mapping[str, str]) -> set[str]:
-    """Of {job id: token}, the jobs whose last finished attempt ran under that very token: an earlier try had landed."""
-    rows = await store.jobs.find({"_id": {"$in": list(tokens)}}, {"attempts": {"$slice": -1}, "_id": 1}).to_list(None)
-    return {
-        row["_id"]
-        for row in rows
-        if row.get("attempts") and row["attempts"][0].get("token") == token_hash(tokens[row["_id"]])
-    }
+async def winners(store: Store, tokens: Mapping[str, str]) -> dict[str, str]:
+    """Of {job id: token}, the jobs whose last report carried that very token: an earlier try had landed.
+
+    Returns: what it said: completed, failed, expired, cancelled, snoozed or released.
+    """
+    match = {"_id": {"$in": list(tokens)}, "reported": {"$exists": True}}
+    rows = await store.jobs.find(match, {"reported": 1}).to_list(None)
+    said = {row["_id"]: row["reported"] for row in rows}
+    return {id: last["as"] for id, last in said.items() if last["token"] == token_hash(tokens[id])}

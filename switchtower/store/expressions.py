@@ -16,6 +16,7 @@ __all__ = [
     "NOW_MS",
     "OUTBOX_FAILED",
     "OUTBOX_SETTLE",
+    "REMOVE_ON_FAIL",
     "SETTLED",
     "STARTED",
     "UNLEASED",
@@ -24,6 +25,7 @@ __all__ = [
     "in_order",
     "literal",
     "present",
+    "reported",
     "stamp",
     "token_hash",
     "when",
@@ -42,7 +44,7 @@ def literal(value: Any) -> Document:
 
 
 def token_hash(token: str) -> str:
-    """What an attempt keeps of its lease token: enough to recognise the winner's replay, useless to anyone else."""
+    """What a job keeps of a lease token: enough to recognise the winner's replay, useless to anyone else."""
     return hashlib.sha256(token.encode("utf-8", "replace")).hexdigest()[:24]
 
 
@@ -101,11 +103,13 @@ def stamp(
     return fields
 
 
-def attempt_row(
-    outcome: Any, token: str | None, *, started_at: Any, error: Any = GONE, number: Any = CHARGED
-) -> Document:
-    """The job\'s attempts with the run that ends now; the token\'s hash tells the winner\'s replay from anyone
-    else\'s."""
+def reported(token: str, outcome: str) -> Document:
+    """What is kept of the report that ends a run, so that its repeat is told from anyone else's."""
+    return {"token": token_hash(token), "as": outcome}
+
+
+def attempt_row(outcome: Any, *, started_at: Any, error: Any = GONE, number: Any = CHARGED) -> Document:
+    """The job's attempts with the run that ends now."""
     row = {
         "number": number,
         "generation": "$generation",
@@ -115,8 +119,6 @@ def attempt_row(
         "outcome": outcome,
         "error": error,
     }
-    if token is not None:
-        row["token"] = token_hash(token)
     rows = {"$concatArrays": [{"$ifNull": ["$attempts", []]}, [row]]}
     return {"$slice": [rows, -KEPT_ATTEMPTS]}
 
@@ -136,15 +138,16 @@ SETTLED = {
 
 _AWAITED = {"$or": [present("$parent_id"), {"$eq": ["$awaited", True]}]}
 OUTBOX_SETTLE = when(_AWAITED, ["settle"], GONE)
+REMOVE_ON_FAIL = {"$eq": ["$remove_on_fail", True]}
 OUTBOX_FAILED = when(
-    {"$eq": ["$remove_on_fail", True]},
+    REMOVE_ON_FAIL,
     OUTBOX_SETTLE,
     when(_AWAITED, ["dead_letter", "settle"], ["dead_letter"]),
 )
 
 
 def discarded(flag: Any, state: str) -> Document:
-    """The state fields of a job that its caller wanted gone as soon as it is final (`remove_on_…`)."""
+    """The state fields of a job that lands on `state`, and is gone at once where `flag` (`remove_on_…`) holds."""
     return {
         "state": when(flag, "removed", state),
         "removed_at": when(flag, "$$NOW", GONE),

@@ -19,6 +19,7 @@ from switchtower.store.expressions import (
     NOW_MS,
     OUTBOX_FAILED,
     OUTBOX_SETTLE,
+    REMOVE_ON_FAIL,
     SETTLED,
     STARTED,
     UNLEASED,
@@ -27,6 +28,7 @@ from switchtower.store.expressions import (
     in_order,
     literal,
     present,
+    reported,
     stamp,
     when,
 )
@@ -67,13 +69,13 @@ def claim(token: str, worker_id: str) -> Pipeline:
             "$set": {
                 **stamp(
                     "claim",
-                    actor=worker_id,
+                    actor=literal(worker_id),
                     to="active",
                     data={"wait_ms": {"$subtract": ["$$NOW", "$run_at"]}},
                 ),
                 "state": "active",
                 "token": token,
-                "worker_id": worker_id,
+                "worker_id": literal(worker_id),
                 "claimed_at": "$$NOW",
                 "claims": {"$add": ["$claims", 1]},
                 "started_at": GONE,
@@ -123,7 +125,8 @@ def complete(token: str, ran_ms: int, result: Any) -> Pipeline:
                 "started_at": began,
                 "result": result,
                 "error": GONE,
-                "attempts": attempt_row("completed", token, started_at=began),
+                "attempts": attempt_row("completed", started_at=began),
+                "reported": reported(token, "completed"),
                 "outbox": OUTBOX_SETTLE,
             }
         }
@@ -171,7 +174,7 @@ def _end_of_run(
     """A run that did not complete: `switch` decides the event type and the state; the rest follows from the state."""
     to = "$_.to"
     failed, final = {"$eq": [to, "failed"]}, {"$in": [to, ["failed", "cancelled"]]}
-    discard = {"$and": [failed, {"$eq": ["$remove_on_fail", True]}]}
+    discard = {"$and": [failed, REMOVE_ON_FAIL]}
     due = {"$add": ["$$NOW", wait_ms]}
     began = _began(ran_ms)
     later = {"$add": [NOW_MS, wait_ms]}
@@ -197,14 +200,8 @@ def _end_of_run(
                 ),
                 **UNLEASED,
                 "_": GONE,
-                "state": when(discard, "removed", to),
-                "removed_at": when(discard, "$$NOW", GONE),
-                "last_state": when(discard, "failed", GONE),
-                "custom_id": when(discard, GONE, "$custom_id"),
-                "unique_hold": when(final, SETTLED["unique_hold"], "$unique_hold"),
-                "release_at": when(final, SETTLED["release_at"], "$release_at"),
-                "expires_at": when(final, GONE, "$expires_at"),
-                "finished_at": when(final, "$$NOW", GONE),
+                **{field: when(final, value, f"${field}") for field, value in SETTLED.items()},
+                **discarded(discard, to),
                 "attempt": CHARGED,
                 "started_at": began,
                 "error": shown if error else "$error",
@@ -212,22 +209,22 @@ def _end_of_run(
                 "run_at": when(final, "$run_at", due),
                 "order": when(final, "$order", in_order(later)),
                 "attempts": attempt_row(
-                    when({"$eq": [to, "cancelled"]}, "cancelled", outcome), token, started_at=began, error=shown
+                    when({"$eq": [to, "cancelled"]}, "cancelled", outcome), started_at=began, error=shown
                 ),
+                "reported": reported(token, outcome),
                 "outbox": when(failed, OUTBOX_FAILED, when(final, OUTBOX_SETTLE, GONE)),
             }
         },
     ]
 
 
-def give_back(type: str, token: str, *, wait_ms: int = 0, refund: bool = True) -> Pipeline:
-    """active → waiting (release) or scheduled (snooze), the attempt given back; cancelled when that was requested.
-
-    With `refund` false the attempt stays charged (a retry at a time that the handler chose). Guard: the token.
-    """
+def give_back(type: str, token: str, *, wait_ms: int = 0) -> Pipeline:
+    """active → waiting (release) or scheduled (snooze; waiting without a wait), the attempt given back; cancelled when
+    that was requested. Guard: the token."""
     cancelled = present("$cancel_requested_at")
     target = "waiting" if type == "release" or not wait_ms else "scheduled"
-    charged = when(STARTED, {"$subtract": ["$attempt", 1]}, "$attempt") if refund else CHARGED
+    outcome = "released" if type == "release" else "snoozed"
+    charged = when(STARTED, {"$subtract": ["$attempt", 1]}, "$attempt")
     to = when(cancelled, "cancelled", target)
     ended = SETTLED | UNLEASED
     return [
@@ -238,15 +235,12 @@ def give_back(type: str, token: str, *, wait_ms: int = 0, refund: bool = True) -
                 **{field: when(cancelled, ended[field], f"${field}") for field in SETTLED},
                 "state": to,
                 "attempt": charged,
-                "claims": {"$subtract": ["$claims", 1 if refund else 0]},
+                "claims": {"$subtract": ["$claims", 1]},
                 "started_at": GONE,
                 "run_at": {"$add": ["$$NOW", wait_ms]} if type != "release" else "$run_at",
                 "order": in_order({"$add": [NOW_MS, wait_ms]}) if type != "release" else "$order",
-                "attempts": when(
-                    STARTED,
-                    attempt_row("released" if type == "release" else "snoozed", token, started_at="$started_at"),
-                    "$attempts",
-                ),
+                "attempts": when(STARTED, attempt_row(outcome, started_at="$started_at"), "$attempts"),
+                "reported": reported(token, outcome),
                 "outbox": when(cancelled, OUTBOX_SETTLE, GONE),
             }
         }
@@ -276,6 +270,7 @@ def rescue(error: JobError, *, claim_allowance: int) -> Pipeline:
     failed, final = {"$eq": [to, "failed"]}, {"$ne": [to, "waiting"]}
     failure = literal(error_document(error))
     charged = {"$or": [STARTED, failed]}
+    discard = {"$and": [failed, REMOVE_ON_FAIL]}
     brief = literal(
         {"kind": error.kind.value, "type": error.type, "message": error.message, "fingerprint": error.fingerprint}
     )
@@ -283,15 +278,20 @@ def rescue(error: JobError, *, claim_allowance: int) -> Pipeline:
         {"$set": {"_": {"to": {"$switch": switch}}}},
         {
             "$set": {
-                **stamp("rescue", actor="system", to=to, data={"error": brief, "worker": "$worker_id"}),
+                **stamp(
+                    "rescue",
+                    actor="system",
+                    to=to,
+                    data={"error": brief, "worker": "$worker_id", "removed": when(discard, True, GONE)},
+                ),
                 **UNLEASED,
                 **{field: when(final, value, f"${field}") for field, value in SETTLED.items()},
+                **discarded(discard, to),
                 "_": GONE,
-                "state": to,
                 "error": when(charged, failure, "$error"),
                 "attempts": when(
                     charged,
-                    attempt_row("lost", None, started_at="$started_at", error=failure, number="$attempt"),
+                    attempt_row("lost", started_at="$started_at", error=failure, number="$attempt"),
                     "$attempts",
                 ),
                 "outbox": when(failed, OUTBOX_FAILED, when(final, OUTBOX_SETTLE, GONE)),
@@ -306,9 +306,11 @@ def _fails_unclaimed(type: str, error: JobError, actor: Any) -> Pipeline:
     return [
         {
             "$set": {
-                **stamp(type, actor=actor, to="failed", data={"error": brief}),
+                **stamp(
+                    type, actor=actor, to="failed", data={"error": brief, "removed": when(REMOVE_ON_FAIL, True, GONE)}
+                ),
                 **SETTLED,
-                "state": "failed",
+                **discarded(REMOVE_ON_FAIL, "failed"),
                 "retry_pending": GONE,
                 "error": literal(failure),
                 "outbox": OUTBOX_FAILED,
@@ -379,13 +381,16 @@ def unpark() -> Pipeline:
 
 
 def cancel(actor: str) -> Pipeline:
-    """Any open job: an active one gets a cancel request, every other is cancelled at once."""
+    """Any open job: an active one gets a cancel request (a second request changes nothing), every other is cancelled at
+    once."""
     active = {"$eq": ["$state", "active"]}
+    asked = {"$and": [active, present("$cancel_requested_at")]}
     to = when(active, "active", "cancelled")
+    moved = stamp(when(active, "request_cancel", "cancel"), actor=literal(actor), to=to)
     return [
         {
             "$set": {
-                **stamp(when(active, "request_cancel", "cancel"), actor=literal(actor), to=to),
+                **{field: when(asked, f"${field}", value) for field, value in moved.items()},
                 **{field: when(active, f"${field}", value) for field, value in SETTLED.items()},
                 "state": to,
                 "cancel_requested_at": when(active, {"$ifNull": ["$cancel_requested_at", "$$NOW"]}, GONE),

@@ -10,13 +10,14 @@ winner's repeat gets the same answer. The comparison with the model covers what 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, ClassVar
 
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 from pymongo.database import Database as SyncDatabase
 
 from switchtower.clock import to_ms
@@ -74,6 +75,8 @@ class World:
         self.engine = engine
         self.view = view
         self.steps = 0
+        self.failures: list[str] = []
+        """What the runs found, with the operations before it: a race need not happen again when it is replayed."""
         self.events: dict[str, list[Event]] = defaultdict(list)
         # Effects are operations here: what a dead process left undone must be seen by itself.
         engine.effects.kick = lambda: None  # type: ignore[method-assign]
@@ -138,17 +141,31 @@ class QueueMachine(RuleBasedStateMachine):
         """Reports made so far, to be repeated."""
         self.letters: dict[tuple[str, int], str] = {}
         self.documents: dict[str, dict[str, Any]] = {}
+        self.history: list[str] = []
         self.world.clear()
 
     # Doing and comparing.
 
     def do(self, operation: Operation) -> Answer:
-        answer: Answer = self.world.run(operation.run(self.world.engine))
-        self.look()
-        operation.apply(self.model, answer, self.documents)
-        self.compare(self.model)
-        self.remember(operation, answer)
+        with self.explained(operation):
+            answer: Answer = self.world.run(operation.run(self.world.engine))
+            self.look()
+            operation.apply(self.model, answer, self.documents)
+            self.compare(self.model)
+            self.remember(operation, answer)
+        self.history.append(f"{operation} -> {answer}")
         return answer
+
+    @contextlib.contextmanager
+    def explained(self, doing: object) -> Iterator[None]:
+        """A failure inside the block is kept, with what led to it."""
+        try:
+            yield
+        except Exception as failure:
+            documents = "\n".join(map(str, self.documents.values()))
+            story = "\n".join([*self.history[-40:], f"then {doing}: {type(failure).__name__}: {failure}", documents])
+            self.world.failures.append(story)
+            raise
 
     def race(self, one: Operation, two: Operation) -> None:
         """Both at once, by two processes: the outcome must be that of one order or of the other."""
@@ -156,23 +173,25 @@ class QueueMachine(RuleBasedStateMachine):
         async def both() -> list[Answer]:
             return list(await asyncio.gather(one.run(self.world.engine), two.run(self.world.engine)))
 
-        first, second = self.world.run(both())
-        self.look()
-        refusals = []
-        for order in ([(one, first), (two, second)], [(two, second), (one, first)]):
-            model = self.model.copy()
-            try:
+        with self.explained((one, two)):
+            first, second = self.world.run(both())
+            self.look()
+            refusals = []
+            for order in ([(one, first), (two, second)], [(two, second), (one, first)]):
+                model = self.model.copy()
+                try:
+                    for operation, answer in order:
+                        operation.apply(model, answer, self.documents)
+                    self.compare(model)
+                except Violation as violation:
+                    refusals.append(str(violation))
+                    continue
+                self.model = model
                 for operation, answer in order:
-                    operation.apply(model, answer, self.documents)
-                self.compare(model)
-            except Violation as violation:
-                refusals.append(str(violation))
-                continue
-            self.model = model
-            for operation, answer in order:
-                self.remember(operation, answer)
-            return
-        raise Violation(f"{one} with {first} and {two} with {second}: neither order explains it: {refusals}")
+                    self.remember(operation, answer)
+                self.history.append(f"{one} -> {first} at once with {two} -> {second}")
+                return
+            raise Violation(f"{first} and {second}: neither order explains it: {refusals}")
 
     def remember(self, operation: Operation, answer: Answer) -> None:
         if isinstance(operation, Then):
@@ -307,13 +326,12 @@ class QueueMachine(RuleBasedStateMachine):
             assert self.do(call) == first
             assert before == {id: document["event_seq"] for id, document in self.documents.items()}
 
-    @precondition(lambda self: self.calls)
     @rule(number=st.integers(0, 1_000))
     def repeat(self, number: int) -> None:
         """Any earlier call of a worker, with the token that it had then."""
-        self.do(self.calls[number % len(self.calls)])
+        if self.calls:
+            self.do(self.calls[number % len(self.calls)])
 
-    @precondition(lambda self: self.leases)
     @rule(number=picks)
     def report_progress(self, number: int) -> None:
         if lease := self.a_lease(number):
@@ -487,6 +505,11 @@ class QueueMachine(RuleBasedStateMachine):
         return found
 
     @invariant()
+    def database_is_sound(self) -> None:
+        with self.explained("looking"):
+            self.documents_are_sound()
+            assert set(self.view_letters()) == set(self.model.letters), "I8"
+
     def documents_are_sound(self) -> None:
         held: dict[str, str] = {}
         for id, job in self.documents.items():
@@ -506,21 +529,13 @@ class QueueMachine(RuleBasedStateMachine):
             won = [row["generation"] for row in job.get("attempts", ()) if row["outcome"] == "completed"]
             assert len(won) == len(set(won)), f"I3 {job}"
 
-    @invariant()
-    def letters_are_those_of_failed_generations(self) -> None:
-        assert set(self.view_letters()) == set(self.model.letters), "I8"
-
     def teardown(self) -> None:
         """I10, I11 and the edges of I2 and I13, from the events that the example left in the change stream."""
-        try:
-            if not self.model.jobs:
-                return
+        with self.explained("the end"):
             self.world.run(self._events_are_here())
             for id, document in self.documents.items():
                 self._check_chain(id, document, self.world.events[id])
             self._check_counters()
-        finally:
-            self.calls.clear()
 
     async def _events_are_here(self) -> None:
         deadline = time.monotonic() + 5

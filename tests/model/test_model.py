@@ -40,5 +40,9 @@ def world(mongodb_url: str, database_name: str, mongo: MongoClient[dict[str, Any
 def test_queue_does_what_the_model_says(world: World, scale: str) -> None:
     machine = type("Machine", (QueueMachine,), {"world": world})
     seed(20_000)(machine)
-    run_state_machine_as_test(machine, settings=budget(EXAMPLES[scale]))
+    try:
+        run_state_machine_as_test(machine, settings=budget(EXAMPLES[scale]))
+    finally:
+        if world.failures:
+            pytest.fail(world.failures[0])
     assert world.steps > EXAMPLES[scale] * 50

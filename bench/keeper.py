@@ -1,0 +1,29 @@
+"""Which process keeps the house while a worker is measured? `python -m bench.keeper`: maintenance and nothing else."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+
+from switchtower.engine import Engine
+from switchtower.maintenance import Maintenance
+
+
+async def main() -> None:
+    """Runs maintenance on SWITCHTOWER_DATABASE until SIGTERM; prints one line when it is elected."""
+    engine = await Engine.connect(database=os.environ["SWITCHTOWER_DATABASE"], role="server")
+    await engine.prepare()
+    stop = asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
+    keeping = Maintenance(engine)
+    running = asyncio.create_task(keeping.run(stop))
+    while not keeping.elected and not running.done():
+        await asyncio.sleep(0.01)
+    print("elected", flush=True)
+    await running
+    await engine.close()
+
+
+if __name__ == "__main__":
+    asyncio.run(main())
