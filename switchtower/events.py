@@ -33,6 +33,7 @@ class Topic(StrEnum):
     DEAD_LETTER = "dead_letter"
     WORKER = "worker"
     BULK = "bulk"
+    CRON = "cron"
 
 
 @dataclass(frozen=True, slots=True)

@@ -52,6 +52,7 @@ class NewJob:
         parent_id: the parent waits for this job (or, if active, sees it as its child).
         depends_on: it stays blocked until all of these are completed.
         job_id: the caller's own id, unique per queue and tenant.
+        cron_id: the cron whose slot or trigger made it.
         idempotency_key: the same key gives the same job for 24 h, whatever happened to the first answer.
     """
 
@@ -77,6 +78,7 @@ class NewJob:
     webhook: bool = False
     job_id: str | None = None
     idempotency_key: str | None = None
+    cron_id: str | None = None
     traceparent: str | None = None
 
     def check(self, *, payload_limit: int = PAYLOAD_LIMIT) -> None:
@@ -251,6 +253,7 @@ class Job:
     remove_on_complete: bool
     remove_on_fail: bool
     event_seq: int
+    cron_id: str | None
     timeline: list[TimelineEntry]
     traceparent: str | None = None
 

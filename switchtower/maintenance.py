@@ -43,6 +43,7 @@ class Maintenance:
         upkeep = engine.upkeep
         self._duties = [
             _Duty(0.25, upkeep.stage),
+            _Duty(0.25, engine.crons.tick),
             _Duty(0.5, upkeep.rescue),
             _Duty(1, upkeep.expire),
             _Duty(1, upkeep.relay),

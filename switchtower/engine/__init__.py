@@ -10,6 +10,7 @@ from switchtower.clock import DatabaseClock
 from switchtower.engine.blockages import Blockage, BlockageKind, Blockages
 from switchtower.engine.bulk import Bulk, BulkOperation
 from switchtower.engine.claims import Claims
+from switchtower.engine.crons import Crons
 from switchtower.engine.dead_letters import DeadLetter, DeadLetterFilter, DeadLetters
 from switchtower.engine.doctor import Finding, examine
 from switchtower.engine.effects import Effects
@@ -63,6 +64,7 @@ class Engine:
         self.workers = Workers(store, self.effects)
         self.dead_letters = DeadLetters(store, self.jobs)
         self.bulk = Bulk(store, self.effects, self.holder)
+        self.crons = Crons(store, self.jobs, payload_limit)
         self.stats = Stats(store)
         self.blockages = Blockages(store)
         self.upkeep = Upkeep(store, self.effects, self.workers, self.bulk, retention)

@@ -32,6 +32,7 @@ _TOPICS = {
     "workers": Topic.WORKER,
     "dead_letters": Topic.DEAD_LETTER,
     "bulk_operations": Topic.BULK,
+    "crons": Topic.CRON,
 }
 
 _IS_EVENT = {

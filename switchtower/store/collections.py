@@ -20,6 +20,7 @@ class Store:
         self.workers: Any = database["workers"]
         self.dead_letters: Any = database["dead_letters"]
         self.bulk_operations: Any = database["bulk_operations"]
+        self.crons: Any = database["crons"]
         self.counters: Any = database["counters"]
         self.minutes: Any = database["minutes"]
         self.leases: Any = database["leases"]
@@ -30,5 +31,5 @@ class Store:
         return self.database.clock
 
 
-WATCHED = ("jobs", "queues", "workers", "dead_letters", "bulk_operations")
+WATCHED = ("jobs", "queues", "workers", "dead_letters", "bulk_operations", "crons")
 """The collections whose documents carry events."""

@@ -67,7 +67,7 @@ def job_document(new: NewJob, *, id: str, org: str, app: str, actor: str, now_ms
         document["app"] = app
     if new.backoff != DEFAULT_BACKOFF:
         document["backoff"] = _backoff_document(new.backoff)
-    for field in ("timeout_ms", "ttl_ms", "group", "unique_key", "unique_for_ms", "parent_id", "traceparent"):
+    for field in ("timeout_ms", "ttl_ms", "group", "unique_key", "unique_for_ms", "parent_id", "cron_id", "traceparent"):
         value = getattr(new, field)
         if value is not None:
             document[field] = value
@@ -227,6 +227,7 @@ def job_from(d: Mapping[str, Any]) -> Job:
         remove_on_complete=get("remove_on_complete", False),
         remove_on_fail=get("remove_on_fail", False),
         event_seq=d["event_seq"],
+        cron_id=get("cron_id"),
         timeline=[
             TimelineEntry(
                 row["type"], row["at"], row.get("from"), row.get("to"), row.get("actor"), row.get("attempt", 0)

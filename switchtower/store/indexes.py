@@ -95,6 +95,14 @@ MINUTES = [
     IndexModel([("minute", 1)], name="retention", expireAfterSeconds=24 * 3600),
 ]
 
+CRONS = [
+    # create: one cron per name and tenant
+    IndexModel([("org", 1), ("name", 1)], name="name", unique=True),
+    # tick: whose slot has come, and who has slots that nobody finished
+    IndexModel([("next_at", 1)], name="next_at", partialFilterExpression={"next_at": {"$type": "date"}}),
+    IndexModel([("due.slot", 1)], name="due", partialFilterExpression={"due.slot": EXISTS}),
+]
+
 BULK = [
     # resume after a crash; forget after a week
     IndexModel([("done", 1), ("_id", 1)], name="open"),
@@ -109,6 +117,7 @@ def _plan(store: Store) -> list[tuple[Any, list[IndexModel]]]:
         (store.workers, WORKERS),
         (store.minutes, MINUTES),
         (store.bulk_operations, BULK),
+        (store.crons, CRONS),
     ]
 
 

@@ -1,0 +1,210 @@
+"""Which commands keep crons, and turn a slot into exactly one job?
+
+A tick is one guarded write on the cron's document: it moves `next_at` on and notes the slots in `due`. The jobs follow
+from `due`, each under the slot as its custom id, and `due` is cleared last. Whoever dies in between leaves a document
+that the next tick, of any process, carries on from.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from datetime import datetime
+from typing import Any
+
+from pymongo import ReturnDocument
+from pymongo.errors import DuplicateKeyError
+
+from switchtower.callers import Caller
+from switchtower.crons import CatchUp, Cron, Fire, Overlap, Schedule
+from switchtower.jobs import NewJob
+from switchtower.retry import Backoff, BackoffKind
+from switchtower.store.collections import Store
+from switchtower.store.expressions import literal
+from switchtower.store.jobs import Duplicate, visible_to
+
+__all__ = ["change", "cron_from", "delete", "due", "find", "insert", "page", "settle", "take_slots"]
+
+Document = dict[str, Any]
+
+KEPT_FIRES = 50
+_JOB_FIELDS = ["name", "payload", "queue", "priority", "max_attempts", "timeout_ms", "ttl_ms", "group", "unique_key", "unique_for_ms", "tags", "lifo", "remove_on_complete", "remove_on_fail"]
+
+
+def job_template(job: NewJob) -> Document:
+    """What of a job a cron keeps."""
+    template = {field: getattr(job, field) for field in _JOB_FIELDS}
+    template["tags"] = list(job.tags)
+    template["backoff"] = {
+        **asdict(job.backoff),
+        "kind": job.backoff.kind.value,
+        "waits_ms": list(job.backoff.waits_ms),
+    }
+    return template
+
+
+def _job_from(d: Mapping[str, Any]) -> NewJob:
+    b = d["backoff"]
+    backoff = Backoff(BackoffKind(b["kind"]), b["base_ms"], b["cap_ms"], b["jitter"], tuple(b["waits_ms"]))
+    return NewJob(**{field: d[field] for field in _JOB_FIELDS}, backoff=backoff)
+
+
+def cron_from(d: Mapping[str, Any]) -> Cron:
+    """A cron as it was read."""
+    schedule = d["schedule"]
+    return Cron(
+        id=d["_id"],
+        name=d["name"],
+        org=d["org"],
+        app=d.get("app", ""),
+        schedule=Schedule(schedule["expression"], schedule["every_ms"], schedule["timezone"], schedule["anchor"]),
+        job=_job_from(d["job"]),
+        enabled=d["enabled"],
+        starts_at=d.get("starts_at"),
+        ends_at=d.get("ends_at"),
+        limit=d.get("limit"),
+        overlap=Overlap(d["overlap"]),
+        catch_up=CatchUp(d["catch_up"]),
+        jitter_ms=d["jitter_ms"],
+        next_at=d.get("next_at"),
+        last_fired_at=d.get("last_fired_at"),
+        fired=d["fired"],
+        fires=[
+            Fire(row["slot"], row["at"], row["outcome"], row.get("job_id"), row.get("reason")) for row in d["fires"]
+        ],
+        created_at=d["created_at"],
+        updated_at=d["updated_at"],
+    )
+
+
+def schedule_document(schedule: Schedule) -> Document:
+    """A schedule as it stands in a cron."""
+    every = None if schedule.expression is not None else schedule.every_ms
+    return {
+        "expression": schedule.expression,
+        "every_ms": every,
+        "timezone": schedule.timezone,
+        "anchor": schedule.anchor,
+    }
+
+
+def _event(type: str, actor: str, **data: Any) -> Document:
+    following = {"$add": ["$event_seq", 1]}
+    event: Document = {"type": type, "at": "$$NOW", "name": "$name", "queue": "$job.queue", "org": "$org", "app": "$app"}
+    event |= {"actor": literal(actor), **data}
+    return {
+        "event_seq": following,
+        "event": {"$arrayToObject": [[{"k": {"$toString": following}, "v": event}]]},
+        "updated_at": "$$NOW",
+    }
+
+
+async def insert(store: Store, document: Document, *, actor: str) -> None:
+    """Creates a cron. Guard: its name is free in its tenant. Raises: Duplicate."""
+    now = document["created_at"]
+    event = {"type": "create", "at": now, "name": document["name"], "queue": document["job"]["queue"], "actor": actor}
+    event |= {"org": document["org"], "app": document.get("app", "")}
+    try:
+        await store.crons.insert_one(
+            {**document, "fired": 0, "fires": [], "due": [], "updated_at": now, "event_seq": 1, "event": {"1": event}}
+        )
+    except DuplicateKeyError:
+        raise Duplicate("name") from None
+
+
+async def find(store: Store, id: str, caller: Caller) -> Document | None:
+    """The cron with this id."""
+    document: Document | None = await store.crons.find_one({"_id": id, **visible_to(caller)})
+    return document
+
+
+async def by_name(store: Store, name: str, org: str) -> Document | None:
+    """The cron with this name."""
+    document: Document | None = await store.crons.find_one({"org": org, "name": name})
+    return document
+
+
+async def page(store: Store, caller: Caller, *, after: str | None, limit: int) -> list[Document]:
+    """Crons in the order of their creation, behind an id."""
+    match = visible_to(caller) | ({} if after is None else {"_id": {"$gt": after}})
+    rows: list[Document] = await store.crons.find(match, sort=[("_id", 1)], limit=limit).to_list(limit)
+    return rows
+
+
+async def change(
+    store: Store, id: str, caller: Caller, type: str, fields: Mapping[str, Any], *, seen: int | None = None
+) -> Document | None:
+    """Changes a cron and stamps the event. Guard: with `seen`, nobody changed it since that event. Raises: Duplicate."""
+    sets = {field: literal(value) for field, value in fields.items()}
+    match = {"_id": id, **visible_to(caller)} | ({} if seen is None else {"event_seq": seen})
+    try:
+        document: Document | None = await store.crons.find_one_and_update(
+            match, [{"$set": {**_event(type, caller.actor), **sets}}], return_document=ReturnDocument.AFTER
+        )
+    except DuplicateKeyError:
+        raise Duplicate("name") from None
+    return document
+
+
+async def delete(store: Store, id: str, caller: Caller) -> Document | None:
+    """Deletes a cron; its jobs stay. The event is stamped first, since a delete carries none."""
+    document = await change(store, id, caller, "delete", {"enabled": False, "next_at": None})
+    if document is not None:
+        await store.crons.delete_one({"_id": id})
+    return document
+
+
+async def due(store: Store, limit: int) -> list[Document]:
+    """Enabled crons whose slot has come by the database's clock, and those with slots that nobody finished."""
+    come = {"enabled": True, "next_at": {"$type": "date"}, "$expr": {"$lte": ["$next_at", "$$NOW"]}}
+    rows: list[Document] = await store.crons.find(
+        {"$or": [come, {"due.slot": {"$exists": True}}]}, sort=[("next_at", 1)], limit=limit
+    ).to_list(limit)
+    return rows
+
+
+async def take_slots(
+    store: Store, cron: Document, slots: Sequence[datetime], *, next_at: datetime | None
+) -> Document | None:
+    """Moves a cron behind its due slots and notes them. Guard: it still stands at the slot that was seen, is enabled, and
+    nothing is unfinished. Returns: the cron after, or None when another scheduler was first."""
+    document: Document | None = await store.crons.find_one_and_update(
+        {"_id": cron["_id"], "next_at": cron["next_at"], "enabled": True, "due": [], "event_seq": cron["event_seq"]},
+        {
+            "$set": {"next_at": next_at, "due": [{"slot": slot} for slot in slots]},
+            "$inc": {"fired": len(slots)},
+        },
+        return_document=ReturnDocument.AFTER,
+    )
+    return document
+
+
+async def settle(store: Store, cron_id: str, slot: datetime, fire: Fire, *, actor: str) -> bool:
+    """Takes one slot out of `due` and into the history, with its event. Guard: it is still there."""
+    row = {
+        "slot": fire.slot,
+        "at": "$$NOW",
+        "outcome": fire.outcome,
+        "job_id": fire.job_id,
+        "reason": literal(fire.reason),
+    }
+    rows = {"$slice": [{"$concatArrays": ["$fires", [row]]}, -KEPT_FIRES]}
+    left = {"$filter": {"input": "$due", "as": "d", "cond": {"$ne": ["$$d.slot", slot]}}}
+    fired = fire.outcome == "fired"
+    stamped = _event("fire" if fired else "skip", actor, slot=slot, job=fire.job_id)
+    result = await store.crons.update_one(
+        {"_id": cron_id, "due.slot": slot},
+        [
+            {
+                "$set": {
+                    **stamped,
+                    "due": left,
+                    "fires": rows,
+                    "last_fired_at": slot if fired else "$last_fired_at",
+                    "last_job_id": fire.job_id if fired else "$last_job_id",
+                    "fired": "$fired" if fired else {"$subtract": ["$fired", 1]},
+                }
+            }
+        ],
+    )
+    return bool(result.modified_count)
