@@ -8,6 +8,7 @@ strict parser and the status codes are here; the transports and the execution ar
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import AsyncGenerator, Callable, Mapping
 from datetime import timedelta
 from functools import lru_cache
@@ -82,6 +83,7 @@ class GraphQLEndpoint(GraphQL[Any, None]):
         context: Callable[[HTTPConnection], object],
         limits: RequestLimits | None = None,
         max_subscriptions: int = 50,
+        max_connections: int = 1_000,
         allowed_origins: tuple[str, ...] = (),
         legacy_websocket: bool = False,
         init_timeout: timedelta = INIT_TIMEOUT,
@@ -104,13 +106,15 @@ class GraphQLEndpoint(GraphQL[Any, None]):
         self.documents = documents
         self.request_limits = limits or RequestLimits()
         self._context = context
+        self._max_connections = max_connections
+        self._connections: Counter[str] = Counter()
         self._page = page
         self._closing = closing or asyncio.Event()
         self._endings: set[asyncio.Future[None]] = set()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "websocket":
-            await self.run(WebSocket(scope, receive=receive, send=send))
+            await self._connected(WebSocket(scope, receive=receive, send=send))
             return
         request = Request(scope, receive)
         try:
@@ -118,6 +122,21 @@ class GraphQLEndpoint(GraphQL[Any, None]):
         except Refused as refused:
             response = refusal_response(refused, request.headers.get("accept"), _request_id(scope))
         await response(scope, receive, send)
+
+    async def _connected(self, websocket: WebSocket) -> None:
+        client = websocket.client.host if websocket.client else ""
+        if self._connections[client] >= self._max_connections:
+            await websocket.receive()
+            refused = Response(status_code=503, headers={"Retry-After": RETRY_AFTER})
+            await websocket.send_denial_response(refused)
+            return
+        self._connections[client] += 1
+        try:
+            await self.run(websocket)
+        finally:
+            self._connections[client] -= 1
+            if not self._connections[client]:
+                del self._connections[client]
 
     async def get_context(self, request: Any, response: Any) -> Any:
         return self._context(request)

@@ -67,6 +67,7 @@ def create_app(settings: ServerSettings | None = None, *, engine: Engine | None 
         context=context,
         limits=settings.request_limits,
         max_subscriptions=settings.max_subscriptions,
+        max_connections=settings.max_connections,
         allowed_origins=settings.allowed_origins,
         legacy_websocket=settings.legacy_ws,
         closing=closing,

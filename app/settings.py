@@ -62,6 +62,7 @@ class ServerSettings(BaseSettings):
         default=2 * MEBIBYTE, ge=1_024, le=64 * MEBIBYTE, description="The size of a WebSocket message."
     )
     max_subscriptions: int = Field(default=50, ge=1, le=10_000, description="Operations at a time on one WebSocket.")
+    max_connections: int = Field(default=1_000, ge=1, description="WebSockets at a time from one address.")
     introspection: bool = Field(default=True, description="Let clients read the schema.")
     suggestions: bool = Field(default=True, description="Let errors name the field that was perhaps meant.")
     playground: bool = Field(default=True, description="Serve the page for trying out operations at /graphql.")

@@ -86,12 +86,10 @@ async def drain(url: str, count: int, *, concurrency: int, driver: str = "pymong
 
 
 async def _completions(engine: Engine) -> list[float]:
-    """The claim time of the first job, then every completion, in seconds, in order."""
-    jobs = engine._store.jobs
-    rows = await jobs.find({"state": "completed"}, {"_id": 0, "claimed_at": 1, "finished_at": 1}).to_list(None)
-    times = sorted(row["finished_at"].timestamp() for row in rows)
-    times[0] = min(times[0], min(row["claimed_at"].timestamp() for row in rows if "claimed_at" in row))
-    return times
+    """When the first job started, and every completion behind the first, in seconds, in order."""
+    rows = await engine._store.jobs.find({"state": "completed"}, {"finished_at": 1, "started_at": 1}).to_list(None)
+    began = min(row["started_at"].timestamp() for row in rows)
+    return [began, *sorted(row["finished_at"].timestamp() for row in rows)[1:]]
 
 
 async def _done(engine: Engine, count: int) -> None:

@@ -1,8 +1,9 @@
 """How is a page of records turned into an answer quickly?
 
 Most fields of a list are attributes of a record, shown by a scalar or an enum. The general executor makes a path, an
-info object and six calls for each of them. Here the attributes of an object are read in one loop; whatever is not plain,
-or goes wrong, takes the general way, so that answers and errors stay the same (docs/benchmarks.md has the figures).
+info object and six calls for each of them. Here the attributes of an object are read in one loop; whatever is not
+plain, or goes wrong, takes the general way, so that answers and errors stay the same: 50 jobs with 12 fields 345 times
+a second so, 920 times with the short way (docs/benchmarks.md).
 """
 
 from collections.abc import Callable
@@ -165,7 +166,12 @@ class Executor(StrawberryGraphQLCoreExecutionContext):
         return cast("Plain | None", field.extensions[PLAIN])
 
     def execute_fields(
-        self, parent_type: GraphQLObjectType, source_value: Any, path: Any, grouped_field_set: Any, position_context: Any
+        self,
+        parent_type: GraphQLObjectType,
+        source_value: Any,
+        path: Any,
+        grouped_field_set: Any,
+        position_context: Any,
     ) -> Any:
         """The values of an object's fields, or an awaitable of them."""
         plan = self._plan(parent_type, grouped_field_set)

@@ -18,17 +18,20 @@ def success(member: dict[str, Any]) -> dict[str, Any]:
     return member
 
 
-def data_of(payload: Mapping[str, Any], status: int | None = None) -> dict[str, Any]:
-    """`data` of a GraphQL result; `status` is the HTTP status it came with. Raises its first error."""
+def data_of(payload: Mapping[str, Any]) -> dict[str, Any]:
+    """`data` of a GraphQL result. Raises its first error; InvalidInput where the request was refused and nothing ran."""
     problems = payload.get("errors")
     if not problems:
         data: dict[str, Any] = payload["data"]
         return data
     first = problems[0]
-    code = (first.get("extensions") or {}).get("code")
+    extensions = first.get("extensions") or {}
+    code = extensions.get("code")
     message = first.get("message") or "The server reported an error without a message."
-    if code is None and payload.get("data") is None and status in (None, 400):
+    if "data" not in payload and code not in _KINDS:
         code = InvalidInput.code
+    elif code == SwitchtowerError.code and "requestId" in extensions:
+        message = f"{message} Request id: {extensions['requestId']}"
     raise error_of(code, message, "query")
 
 

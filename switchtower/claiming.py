@@ -34,6 +34,7 @@ MAX_STOCK = 1_000
 MAX_CLAIM = 500
 FULL_CLAIMS_TO_CLOSE = 5
 CROWDED_TO_CLOSE = 20
+CROWDED_SECONDS = 1.0
 UNQUIET_SECONDS = 0.02
 RETRY_SECONDS = (0.2, 2.0)
 
@@ -139,7 +140,7 @@ class Claimer:
                     if crowded == CROWDED_TO_CLOSE:
                         await self._stop_listening()
                     self._hungry = True
-                    await self._pause(self._poll_seconds)
+                    await self._pause(min(self._poll_seconds, CROWDED_SECONDS))
                     self._hungry = False
                     continue
                 crowded = 0

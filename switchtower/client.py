@@ -411,7 +411,7 @@ class Client:
         except ValueError:
             payload = None
         if isinstance(payload, dict) and ("data" in payload or "errors" in payload):
-            return data_of(payload, response.status_code)
+            return data_of(payload)
         raise status_error(url, response.status_code, response.text, response.headers.get("retry-after", ""))
 
 

@@ -88,22 +88,26 @@ class NewJob:
         if self.queue == "__all__" or "/" in self.queue:
             raise InvalidInput("queue", "must not contain '/' nor be the reserved name '__all__'.")
         check_value("payload", self.payload, limit=payload_limit)
-        _bounded("priority", self.priority, -(2**31), 2**31 - 1)
+        _bounded("priority", self.priority, -(2**31), 2**31 - 1, needed=True)
         _bounded("delayMs", self.delay_ms, 0, HUNDRED_YEARS_MS)
-        _bounded("maxAttempts", self.max_attempts, 1, MAX_ATTEMPTS)
+        _bounded("maxAttempts", self.max_attempts, 1, MAX_ATTEMPTS, needed=True)
         _bounded("timeoutMs", self.timeout_ms, 1, YEAR_MS)
         _bounded("ttlMs", self.ttl_ms, 1, HUNDRED_YEARS_MS)
         _bounded("uniqueForMs", self.unique_for_ms, 1, YEAR_MS)
         if self.delay_ms is not None and self.run_at is not None:
             raise InvalidInput("runAt", "give delayMs or runAt, not both.")
-        if self.run_at is not None and self.run_at.tzinfo is None:
-            raise InvalidInput("runAt", "needs a time zone.")
+        if self.run_at is not None and (not isinstance(self.run_at, datetime) or self.run_at.tzinfo is None):
+            raise InvalidInput("runAt", "must be a time with a zone.")
+        if not isinstance(self.backoff, Backoff):
+            raise InvalidInput("backoff", "must be a Backoff.")
         if self.unique_for_ms is not None and self.unique_key is None:
             raise InvalidInput("uniqueForMs", "needs a uniqueKey.")
         for name, text in (
             ("group", self.group),
             ("uniqueKey", self.unique_key),
             ("idempotencyKey", self.idempotency_key),
+            ("parentId", self.parent_id),
+            ("traceparent", self.traceparent),
         ):
             if text is not None:
                 check_text(name, text, limit=512)
@@ -111,12 +115,13 @@ class NewJob:
             check_text("jobId", self.job_id, limit=256)
             if _OUR_ID.fullmatch(self.job_id):
                 raise InvalidInput("jobId", "must not look like an id of ours (job_…); look-ups accept either.")
-        if len(self.tags) > 50:
-            raise InvalidInput("tags", "at most 50.")
-        for tag in self.tags:
-            check_text("tags", tag, limit=256)
-        if len(self.depends_on) > 1000:
-            raise InvalidInput("dependsOn", "at most 1,000.")
+        for name, texts, most in (("tags", self.tags, 50), ("dependsOn", self.depends_on, 1_000)):
+            if isinstance(texts, str):
+                raise InvalidInput(name, "must be a list.")
+            if len(texts) > most:
+                raise InvalidInput(name, f"at most {most:,}.")
+            for text in texts:
+                check_text(name, text, limit=256)
         if self.webhook:
             raise InvalidInput(
                 "webhook", "webhooks are not available in this version; run a worker for the job instead."
@@ -126,9 +131,11 @@ class NewJob:
 _OUR_ID = re.compile(r"job_[0-7][0-9a-hjkmnp-tv-z]{25}")
 
 
-def _bounded(name: str, value: int | None, low: int, high: int) -> None:
-    if value is not None and not low <= value <= high:
-        raise InvalidInput(name, f"must be between {low:,} and {high:,}.")
+def _bounded(name: str, value: int | None, low: int, high: int, *, needed: bool = False) -> None:
+    if value is None and not needed:
+        return
+    if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
+        raise InvalidInput(name, f"must be a whole number between {low:,} and {high:,}.")
 
 
 class ErrorKind(StrEnum):

@@ -83,11 +83,16 @@ def _check(field: str, value: Any, depth: int, keys: int) -> int:
         for item in value:
             keys = _check(field, item, depth + 1, keys)
         return keys
+    if isinstance(value, int):
+        # The database driver reads large integers as a class of its own.
+        return _check(field, int(value), depth, keys)
     raise InvalidInput(field, f"has a {kind.__name__}, which is not a JSON value.")
 
 
 def check_text(field: str, value: str, *, limit: int, empty: bool = False) -> str:
     """Checks a name-like text: no NUL or other control characters, UTF-8, at most `limit` characters; returns it."""
+    if not isinstance(value, str):
+        raise InvalidInput(field, f"must be text, not {type(value).__name__}.")
     if not value and not empty:
         raise InvalidInput(field, "must not be empty.")
     if len(value) > limit:

@@ -17,7 +17,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -221,43 +221,21 @@ def _claimed(task: Task[..., Any], payload: Mapping[str, Any] | None, attempt: i
 def _as_job(new: NewJob) -> Job:
     """A stored job as it would be read back, for handlers that look at what they enqueued."""
     now = datetime.now(UTC)
-    given = {name: getattr(new, name) for name in ("name", "payload", "queue", "priority", "max_attempts", "backoff")}
-    empty: dict[str, Any] = dict.fromkeys(
-        (
-            *("result", "error", "progress", "started_at", "finished_at", "expires_at", "worker_id"),
-            *("cancel_requested_at", "parked"),
-        )
-    )
-    return Job(
-        **given,
-        **empty,
-        id=new_id(JOB),
-        state=JobState.WAITING,
-        org="",
-        app="",
-        custom_id=new.job_id,
-        attempt=0,
-        claims=0,
-        generation=1,
-        attempts=[],
-        logs=[],
-        tags=list(new.tags),
-        group=new.group,
-        unique_key=new.unique_key,
-        unique_for_ms=new.unique_for_ms,
-        run_at=new.run_at or now,
-        created_at=now,
-        updated_at=now,
-        timeout_ms=new.timeout_ms,
-        ttl_ms=new.ttl_ms,
-        lifo=new.lifo,
-        retry_pending=False,
-        parent_id=new.parent_id,
-        pending=[],
-        depends_on=list(new.depends_on),
-        remove_on_complete=new.remove_on_complete,
-        remove_on_fail=new.remove_on_fail,
-        event_seq=1,
-        timeline=[],
-        traceparent=new.traceparent,
-    )
+    values: dict[str, Any] = dict.fromkeys(field.name for field in fields(Job))
+    values |= {field.name: getattr(new, field.name) for field in fields(NewJob) if field.name in values}
+    values |= {name: [] for name in ("attempts", "logs", "pending", "timeline")}
+    values |= {name: 0 for name in ("attempt", "claims")}
+    values |= {
+        "id": new_id(JOB),
+        "state": JobState.WAITING,
+        "org": "",
+        "app": "",
+        "custom_id": new.job_id,
+        "generation": 1,
+        "event_seq": 1,
+        "retry_pending": False,
+        "run_at": new.run_at or now,
+        "created_at": now,
+        "updated_at": now,
+    }
+    return Job(**values)

@@ -251,6 +251,7 @@ class Worker:
             await asyncio.sleep(WATCH_SECONDS)
             if self._keeper.gone:
                 self._lease_lost()
+            self._blocked_reported = False
             stock = self._claimer.ready
             if not stock and not self._slots.running:
                 continue

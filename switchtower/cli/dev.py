@@ -5,7 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Annotated
@@ -44,7 +44,7 @@ def dev(
     root = server_root()
     address = setting("host", host, "127.0.0.1")
     data = data_path(data_dir)
-    with _claim(data, address, setting("port", port, 8420)) as (claim, chosen):
+    with _claim(data, address, setting("port", port, 8420)) as (announce, chosen):
         plan = Plan(
             root=root,
             host=address,
@@ -56,14 +56,14 @@ def dev(
             seeding=module is None and not no_demo,
             as_json=as_json,
         )
-        asyncio.run(develop(plan, claim))
+        asyncio.run(develop(plan, announce))
 
 
 @contextmanager
-def _claim(data_dir: Path, host: str, port: int) -> Iterator[tuple[IO[str], int]]:
+def _claim(data_dir: Path, host: str, port: int) -> Iterator[tuple[Callable[[str], None], int]]:
     """Makes sure that the port is free, and notes who runs in this folder: the file is locked as long as we live.
 
-    Yields the file and the port, which is a free one where 0 was asked for. Raises ConfigurationError.
+    Yields what writes the server's address there, and the port, which is a free one where 0 was asked for. Raises ConfigurationError.
     """
     try:
         data_dir.mkdir(parents=True, exist_ok=True)
@@ -77,12 +77,15 @@ def _claim(data_dir: Path, host: str, port: int) -> Iterator[tuple[IO[str], int]
         note.seek(0)
         holder = "" if mine else note.read().strip()
         chosen = _free_port(host, port, holder)
-        if not mine:
-            # Two in one folder share the database; the second needs only another port, which it has.
-            with open(os.devnull, "w") as nowhere:
-                yield nowhere, chosen
-            return
-        yield note, chosen
+
+        def announce(url: str) -> None:
+            # Two in one folder share the database; the second needs only another port, and the note is the first one's.
+            if mine:
+                note.truncate(0)
+                note.write(f"{os.getpid()} {url}")
+                note.flush()
+
+        yield announce, chosen
 
 
 def _locked(file: IO[str]) -> bool:

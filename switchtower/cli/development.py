@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import os
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
 from urllib.parse import urlsplit
 
 from switchtower.cli.documents import WORKER_NAMES
@@ -48,10 +48,10 @@ class Plan:
         return "demo" if self.module == DEMO else self.module
 
 
-async def develop(plan: Plan, claim: IO[str]) -> None:
+async def develop(plan: Plan, announce: Callable[[str], None]) -> None:
     """Starts the database, the server and the workers, shows what they do, and stops them at a signal.
 
-    `claim` is the file that tells others of the folder where the server is. Raises ConfigurationError when one of the
+    `announce` is told where the server is, once it is there. Raises ConfigurationError when one of the
     processes ends by itself.
     """
     live_line = LiveLine(plan.url, plan.title, quiet=plan.as_json)
@@ -68,9 +68,7 @@ async def develop(plan: Plan, claim: IO[str]) -> None:
             await stack.start("server", "app", [], environment)
             await stack.start("worker", "workers", plan.worker_arguments, environment)
             await stack.ready()
-            claim.truncate(0)
-            claim.write(f"{os.getpid()} {plan.url}")
-            claim.flush()
+            announce(plan.url)
             if plan.as_json:
                 pids = {child.name: child.process.pid for child in stack.children}
                 print_json_line({"ready": True, "url": plan.url, "mongodb_url": stack.mongodb_url, "pids": pids})

@@ -9,17 +9,16 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import defaultdict
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import orjson
-
 from switchtower.engine.effects import Effects
+from switchtower.engine.outcomes import chunks, endings, log_statements, remarks
 from switchtower.errors import LeaseLost
 from switchtower.ids import lease_token
-from switchtower.jobs import HUNDRED_YEARS_MS, ClaimedJob, ErrorKind, Job, JobError
-from switchtower.payloads import PAYLOAD_LIMIT, TEXT_LIMIT, check_value, truncated, truncated_text
+from switchtower.jobs import ClaimedJob, Job
+from switchtower.payloads import PAYLOAD_LIMIT, TEXT_LIMIT, check_value
 from switchtower.states import JobState
 from switchtower.store import changes, queues, transitions
 from switchtower.store import claims as commands
@@ -27,7 +26,6 @@ from switchtower.store.claims import Statement
 from switchtower.store.collections import Store
 from switchtower.store.documents import claimed_from, job_from
 from switchtower.store.driver import translate_errors, unavailable
-from switchtower.store.expressions import literal
 from switchtower.workers import Outcome, OutcomeKind
 
 __all__ = ["Claims"]
@@ -38,8 +36,6 @@ FLOOR_SECONDS = 0.5
 CONTROLS_SECONDS = 0.5
 PROBE = 200
 READ_BACK_SECONDS = 20.0
-STATEMENT_JOBS = 500
-LINE_LIMIT = 4 * 1024
 
 
 @dataclass(slots=True)
@@ -248,21 +244,15 @@ class Claims:
     async def report(self, outcomes: Sequence[Outcome]) -> set[str]:
         """Writes how runs ended, in one command.
 
-        Repeating a report is harmless: what landed is recognised by the token that its attempt row keeps.
+        Repeating a report is harmless: what landed is recognised by the token that the job keeps of it.
         Returns: the ids that were fenced off, because their lease was no longer the reporter's.
         """
         if not outcomes:
             return set()
-        lines = [Statement("log", o.token, [o.job_id], transitions.log(_lines(o.logs))) for o in outcomes if o.logs]
-        lines += [
-            Statement("progress", o.token, [o.job_id], transitions.progress(truncated(o.progress, limit=TEXT_LIMIT)))
-            for o in outcomes
-            if o.progress is not ...
-        ]
-        if lines:
-            await commands.flush(self._store, lines)
+        for chunk in chunks(remarks(outcomes)):
+            await commands.flush(self._store, chunk)
         whole = True
-        for chunk in _chunks(self._statements(outcomes)):
+        for chunk in chunks(endings(outcomes, result_limit=self._result_limit)):
             whole &= await commands.flush(self._store, chunk)
         self._effects.kick()
         if whole:
@@ -270,60 +260,13 @@ class Claims:
         tokens = {outcome.job_id: outcome.token for outcome in outcomes}
         return set(tokens) - (await commands.winners(self._store, tokens)).keys()
 
-    def _statements(self, outcomes: Sequence[Outcome]) -> list[Statement]:
-        """Groups equal outcomes of one claim into one statement."""
-        groups: dict[tuple[Any, ...], Statement] = {}
-        statements = []
-        for outcome in outcomes:
-            if outcome.kind is OutcomeKind.COMPLETE and outcome.result is None:
-                ran = _rounded(_duration(outcome.ran_ms))
-                key: tuple[Any, ...] = (outcome.token, ran)
-            elif outcome.kind is OutcomeKind.RELEASE:
-                key = (outcome.token, "release")
-            else:
-                statements.append(self._statement(outcome))
-                continue
-            group = groups.get(key)
-            if group is None or len(group.ids) >= STATEMENT_JOBS:
-                groups[key] = group = self._statement(outcome)
-                statements.append(group)
-            else:
-                group.ids.append(outcome.job_id)
-        return statements
-
-    def _statement(self, o: Outcome) -> Statement:
-        ran_ms, wait_ms = _duration(o.ran_ms), _duration(o.wait_ms)
-        match o.kind:
-            case OutcomeKind.COMPLETE:
-                result: Any = literal(truncated(o.result, limit=self._result_limit)) if o.result is not None else None
-                verb, pipeline = (
-                    "complete",
-                    transitions.complete(o.token, _rounded(ran_ms) if result is None else ran_ms, result),
-                )
-            case OutcomeKind.FAIL | OutcomeKind.RETRY_AT:
-                verb, pipeline = "backoff", transitions.fail(o.token, ran_ms, _error(o), wait_ms=wait_ms, fatal=False)
-            case OutcomeKind.BURY:
-                verb, pipeline = "bury", transitions.fail(o.token, ran_ms, _error(o), wait_ms=0, fatal=True)
-            case OutcomeKind.EXPIRE:
-                verb, pipeline = (
-                    "bury",
-                    transitions.fail(o.token, ran_ms, _error(o), wait_ms=0, fatal=True, outcome="expired"),
-                )
-            case OutcomeKind.SNOOZE:
-                verb, pipeline = "snooze", transitions.give_back("snooze", o.token, wait_ms=wait_ms)
-            case OutcomeKind.RELEASE:
-                verb, pipeline = "release", transitions.give_back("release", o.token)
-            case OutcomeKind.ABORT:
-                verb, pipeline = "abort", transitions.abort(o.token, ran_ms)
-        return Statement(verb, o.token, [o.job_id], pipeline)
-
     async def report_one(self, outcome: Outcome, *, org: str | None = None) -> Job:
         """Writes how one run ended and returns the job after it; a repeat by the winner gets the same answer.
 
         Raises: LeaseLost; nothing was written then.
         """
         scope = {} if org is None else {"org": org}
-        statement = self._statement(outcome)
+        (statement,) = endings([outcome], result_limit=self._result_limit)
         filter = {**statement.document()["q"], **scope}
         row = await self._store.jobs.find_one_and_update(filter, statement.pipeline, return_document=True)
         if row is not None:
@@ -346,15 +289,16 @@ class Claims:
     async def progress(self, job_id: str, token: str, progress: Any) -> None:
         """Sets the progress of a running job, and tells subscribers. Raises: InvalidInput, LeaseLost."""
         check_value("progress", progress, limit=TEXT_LIMIT)
-        await self._fenced(Statement("progress", token, [job_id], transitions.progress(progress)))
+        await self._fenced([Statement("progress", token, [job_id], transitions.progress(progress))])
 
     async def log(self, job_id: str, token: str, lines: Sequence[tuple[str, str]]) -> None:
         """Appends (level, line) pairs to a running job's log; the last 1,000 are kept. Raises: LeaseLost."""
-        await self._fenced(Statement("log", token, [job_id], transitions.log(_lines(lines))))
+        await self._fenced(log_statements(job_id, token, lines))
 
-    async def _fenced(self, statement: Statement) -> None:
-        if not await commands.flush(self._store, [statement]):
-            raise LeaseLost(statement.ids[0])
+    async def _fenced(self, statements: list[Statement]) -> None:
+        for chunk in chunks(statements):
+            if not await commands.flush(self._store, chunk):
+                raise LeaseLost(chunk[0].ids[0])
 
     async def cancel_requests(self, worker_id: str) -> set[str]:
         """The worker's active jobs that somebody asked to stop."""
@@ -386,56 +330,3 @@ def _names(names: Sequence[str] | None, paused: Sequence[str]) -> Document | Non
     if names is not None:
         return {"$in": [name for name in names if name not in paused]}
     return {"$nin": list(paused)} if paused else None
-
-
-def _duration(ms: int) -> int:
-    """A duration that time can hold: a date beyond the year 9999 could be stored and never be read again."""
-    return min(max(0, ms), HUNDRED_YEARS_MS)
-
-
-def _rounded(ms: int) -> int:
-    """Run times of jobs without a result in steps that let equal outcomes share a write: at most 5 % off."""
-    if ms < 20:
-        return ms
-    step: int = max(1, 10 ** (len(str(ms)) - 2) // 2)
-    return ms // step * step
-
-
-def _error(outcome: Outcome) -> JobError:
-    error = outcome.error or JobError(ErrorKind.EXCEPTION, "Error", "no reason was given")
-    stack = None if error.stack is None else truncated_text(error.stack, limit=16 * 1024)
-    return JobError(
-        error.kind, truncated_text(error.type, limit=256), truncated_text(error.message), stack, error.fingerprint
-    )
-
-
-def _lines(lines: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
-    return [(truncated_text(level[:16]), _line(line)) for level, line in lines[-transitions.KEPT_LOGS :]]
-
-
-def _line(line: str) -> str:
-    """A line of at most 4 KiB: a thousand of them still fit into their job's document."""
-    data = line.encode("utf-8", "replace")
-    if len(data) <= LINE_LIMIT:
-        return data.decode()
-    return f"{data[:LINE_LIMIT].decode('utf-8', 'ignore')}… [{len(data) - LINE_LIMIT:,} bytes cut]"
-
-
-def _chunks(statements: list[Statement], limit: int = 8 * 1024 * 1024) -> Iterable[list[Statement]]:
-    """Statements in commands of at most 8 MiB and 1,000 statements (the server takes 48 MB and 100,000)."""
-    chunk: list[Statement] = []
-    size = 0
-    for statement in statements:
-        bulk = _size(statement.pipeline)
-        if chunk and (size + bulk > limit or len(chunk) >= 1_000):
-            yield chunk
-            chunk, size = [], 0
-        chunk.append(statement)
-        size += bulk
-    if chunk:
-        yield chunk
-
-
-def _size(pipeline: Sequence[Mapping[str, Any]]) -> int:
-    result = pipeline[-1]["$set"].get("result")
-    return 4_000 + (len(orjson.dumps(result, default=str)) if result is not None else 0)

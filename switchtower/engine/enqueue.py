@@ -30,6 +30,13 @@ PATIENCE_SECONDS = 5.0
 BATCH = 1_000
 FLIGHTS = 2
 
+_REASONS = {
+    "idempotency_key": Deduplication.IDEMPOTENCY_KEY,
+    "custom_id": Deduplication.JOB_ID,
+    "unique_hold": Deduplication.UNIQUE_KEY,
+}
+"""The unique indexes, and what being refused by each of them means."""
+
 
 class Enqueuer:
     """Turns NewJobs into documents and inserts them, many in one command."""
@@ -172,12 +179,7 @@ class Enqueuer:
             if holder is not None:
                 if holder["_id"] == document["_id"]:
                     return Enqueued(job_from(document))
-                reason = {
-                    "custom_id": Deduplication.JOB_ID,
-                    "idempotency_key": Deduplication.IDEMPOTENCY_KEY,
-                    "unique_hold": Deduplication.UNIQUE_KEY,
-                }[refused]
-                return Enqueued(job_from(holder), reason)
+                return Enqueued(job_from(holder), _REASONS[refused])
             refused = (await self._insert([document])).get(0)
         raise Conflict("The key changed hands twenty times while this job was being enqueued; try again.")
 
@@ -213,6 +215,9 @@ class Enqueuer:
 
     async def _linked(self, new: NewJob, caller: Caller) -> Enqueued:
         """Creates a job that waits for others, or that its parent waits for; either side may end at any moment."""
+        earlier = await self._earlier(new, caller)
+        if earlier is not None:
+            return earlier
         id = new_id(JOB)
         dependencies = await self._dependencies(new, caller)
         document = self._document(new, caller, id=id, pending=[row["_id"] for row in dependencies])
@@ -234,6 +239,16 @@ class Enqueuer:
         await outbox.settle(self._store, [row for row in now if row["state"] in FINAL or row["state"] == "removed"])
         after = await commands.find_by_ids(self._store, [id])
         return Enqueued(job_from(after[0])) if after else answer
+
+    async def _earlier(self, new: NewJob, caller: Caller) -> Enqueued | None:
+        """What an equal call created, whatever became since of those that it is linked to."""
+        document = self._document(new, caller)
+        for index, reason in _REASONS.items():
+            if index in document:
+                holder = await self._holder(document, index)
+                if holder is not None:
+                    return Enqueued(job_from(holder), reason)
+        return None
 
     async def _dependencies(self, new: NewJob, caller: Caller) -> list[Document]:
         rows = []

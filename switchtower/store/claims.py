@@ -99,13 +99,15 @@ async def read_back(store: Store, token: str, worker_id: str) -> list[Document]:
 
 @dataclass(slots=True)
 class Statement:
-    """One guarded update of a flush: the jobs (all under one token), the verb and the pipeline for them."""
+    """One guarded update of a flush: the jobs (all under one token), the verb and the pipeline for them, and roughly how
+    many bytes it takes."""
 
     verb: str
     token: str
     ids: list[str]
     pipeline: list[Document]
     guard: Mapping[str, Any] = field(default_factory=dict)
+    size: int = 4_000
 
     def document(self) -> Document:
         """The update statement as the `update` command takes it."""

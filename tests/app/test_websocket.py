@@ -8,7 +8,7 @@ import socket
 import threading
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from datetime import timedelta
 from typing import Any
 
@@ -365,6 +365,23 @@ def _in_own_loop(work: Any) -> None:
     assert not thread.is_alive()
     if failures:
         raise failures[0]
+
+
+async def test_connections_from_one_address_are_bounded() -> None:
+    door = build_door(max_connections=3)
+    with serving(door.app) as served:
+        async with AsyncExitStack() as stack:
+            for _ in range(3):
+                await stack.enter_async_context(opened(served))
+            with pytest.raises(InvalidStatus) as caught:
+                await stack.enter_async_context(opened(served))
+            assert caught.value.response.status_code == 503
+            assert caught.value.response.headers["Retry-After"] == "2"
+        async with asyncio.timeout(5):
+            while True:
+                with suppress(InvalidStatus):
+                    async with opened(served):
+                        break
 
 
 async def test_idle_connections_before_init_are_released() -> None:

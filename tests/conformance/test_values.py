@@ -51,7 +51,7 @@ async def test_value_comes_back_identical_wherever_it_is_stored(engine: Engine, 
     assert running.progress == value
     await s.report(OutcomeKind.COMPLETE, result=value)
     assert (await s.job()).result == value
-    assert type((await s.job()).result) is type(value)
+    assert isinstance((await s.job()).result, type(value))
     await engine.jobs.update(s.id, JobUpdate(payload=value), caller=CALLER)
     assert (await s.job()).payload == value
 
@@ -115,7 +115,13 @@ async def test_actor_of_every_operator_verb_is_stamped_literally(engine: Engine,
 async def test_worker_and_its_lists_come_back_identical(engine: Engine, text: str) -> None:
     info = WorkerInfo(id=fresh(text), queues=[text], names=[text], hostname=text, kind=text)
     worker = await engine.workers.register(info)
-    assert (worker.id, worker.queues, worker.names, worker.hostname, worker.kind) == (info.id, [text], [text], text, text)
+    assert (worker.id, worker.queues, worker.names, worker.hostname, worker.kind) == (
+        info.id,
+        [text],
+        [text],
+        text,
+        text,
+    )
 
 
 @pytest.mark.parametrize("value", VALUES, ids=repr)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import ast
+import json
 import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-from graphql import parse
+from graphql import LoneAnonymousOperationRule, build_schema, parse, specified_rules, validate
 
 ROOT = Path(__file__).parents[2]
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.M | re.S)
@@ -33,10 +34,32 @@ def test_python_blocks_run_as_a_users_module(code: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("code", blocks("graphql"), ids=range(len(blocks("graphql"))))
 def test_graphql_blocks_are_valid_against_the_schema(code: str) -> None:
-    from graphql import build_schema, validate
-
     schema = build_schema((ROOT / "schema.graphql").read_text())
-    assert validate(schema, parse(code)) == []
+    # A block may show several operations, each to be tried alone.
+    rules = [rule for rule in specified_rules if rule is not LoneAnonymousOperationRule]
+    assert validate(schema, parse(code), rules) == []
+
+
+RUN_TASK = """
+import asyncio, json, sys
+import tasks
+from switchtower import testing
+outcome = asyncio.run(testing.run(getattr(tasks, sys.argv[1]), json.loads(sys.argv[2])))
+print(outcome.kind, json.dumps(outcome.result))
+"""
+
+
+def test_task_it_shows_runs_with_the_arguments_it_shows(tmp_path: Path) -> None:
+    text = (ROOT / "README.md").read_text()
+    shown = re.search(r"switchtower enqueue (\w+) ((?:\w+=\S+ ?)+)", text)
+    assert shown, "the README shows no enqueue command"
+    payload = dict(pair.split("=", 1) for pair in shown[2].split())
+    (code,) = (block for block in blocks("python") if f"def {shown[1]}(" in block)
+    (tmp_path / "tasks.py").write_text(code)
+    outcome = subprocess.run(
+        [sys.executable, "-c", RUN_TASK, shown[1], json.dumps(payload)], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert outcome.stdout.startswith("complete "), outcome.stdout + outcome.stderr
 
 
 def test_commands_it_names_exist() -> None:

@@ -60,8 +60,8 @@ class ModelJob:
     parked: str | None = None
     outbox: set[str] = field(default_factory=set)
     last_state: str | None = None
-    last_token: str | None = None
-    """The token of the last run that ended with a row in the attempts."""
+    last_report: tuple[str, str] | None = None
+    """The token of the last report that ended a run, and what it said."""
     completions: list[int] = field(default_factory=list)
     """The generations in which it completed."""
 
@@ -271,17 +271,22 @@ class Model:
             job.started = True
             job.attempt += 1
 
-    def report(self, verb: str, id: str, token: str, *, wait: bool = False) -> None:
-        """One run's end. A token that ended the job's last recorded run is answered, and changes nothing."""
+    def report(self, verb: str, id: str, token: str, *, wait: bool = False, alone: bool = False) -> None:
+        """One run's end. The same said again under the token that ended a run is answered, and changes nothing; a batch
+        does not even look at what is said."""
         job = self.jobs.get(id)
-        if job is not None and job.token != token and job.last_token == token:
-            return
+        said = {"complete": "completed", "abort": "cancelled", "snooze": "snoozed", "release": "released"}.get(verb, "failed")
+        if job is not None and job.token != token and job.last_report is not None:
+            known_token, known = job.last_report
+            both_failed = {said, known} <= {"failed", "cancelled"}
+            if known_token == token and (not alone or said == known or both_failed):
+                return
         job = self.held(id, token)
+        job.last_report = (token, said)
         began, charged = job.started, job.attempt + (not job.started)
         cancelled = job.cancel_requested
         if verb in ("complete", "fail", "bury", "abort"):
             job.attempt = charged
-            job.last_token = token
             if verb == "complete":
                 job.finish("completed")
             elif verb == "abort" or cancelled:
@@ -292,11 +297,9 @@ class Model:
                 job.unlease()
                 job.state, job.due = ("retrying", False) if wait else ("waiting", True)
             return
-        # Snooze and release give the attempt back; a run that had begun leaves its row.
+        # Snooze and release give the attempt back.
         job.attempt -= began
         job.claims -= 1
-        if began:
-            job.last_token = token
         if cancelled:
             job.finish("cancelled")
             return
@@ -311,8 +314,6 @@ class Model:
             if job.worker != worker or job.state != "active":
                 continue
             spent = (job.started and job.attempt >= job.max_attempts) or job.claims >= job.max_attempts + CLAIM_ALLOWANCE
-            if job.started or (spent and not job.cancel_requested):
-                job.last_token = None
             if job.cancel_requested:
                 job.finish("cancelled")
             elif spent:
@@ -332,10 +333,16 @@ class Model:
 
     # Operators.
 
+    def _refuse(self, job: ModelJob) -> Refused:
+        """A verb that the state forbids changes nothing, but what the job had declared before is carried out by then."""
+        if job.outbox:
+            self.relay(job.id)
+        return Refused("InvalidTransition")
+
     def cancel(self, id: str) -> None:
         job = self.visible(id)
         if job.state in FINAL:
-            raise Refused("InvalidTransition")
+            raise self._refuse(job)
         if job.state == "active":
             job.cancel_requested = True
         else:
@@ -360,7 +367,7 @@ class Model:
     def promote(self, id: str) -> None:
         job = self.visible(id)
         if job.state not in ("scheduled", "retrying"):
-            raise Refused("InvalidTransition")
+            raise self._refuse(job)
         job.state, job.due = "waiting", True
 
     def remove(self, id: str, *, force: bool = False) -> None:
@@ -382,7 +389,7 @@ class Model:
             job.finish("failed", dead_letter=False)
             job.outbox.discard("dead_letter")
         job.state, job.last_state = "removed", last
-        job.custom_id = job.last_token = None
+        job.custom_id = None
 
     def update(self, id: str, priority: int) -> None:
         job = self.visible(id)

@@ -219,7 +219,7 @@ class Report(Operation):
         return Answer(error="LeaseLost") if await engine.claims.report([outcome]) else Answer()
 
     def expect(self, model: Model, answer: Answer, settled: Documents) -> Any:
-        model.report(self.kind.value, self.id, self.token, wait=self.wait)
+        model.report(self.kind.value, self.id, self.token, wait=self.wait, alone=self.alone)
 
 
 @dataclass

@@ -120,7 +120,8 @@ class Graph:
     async def enqueue(self, name: str = "send", **options: Any) -> str:
         input = {"name": name, **options}
         job = await self(
-            "mutation($input: EnqueueJobInput!) { enqueueJob(input: $input) { ... on Job { id } ... on Error { message } } }",
+            """mutation($input: EnqueueJobInput!) { enqueueJob(input: $input) {
+                 ... on Job { id } ... on Error { message } } }""",
             input=input,
         )
         assert "id" in job, job

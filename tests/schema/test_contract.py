@@ -62,8 +62,16 @@ def test_the_committed_sdl_is_this_schema() -> None:
     assert (ROOT / "schema.graphql").read_text() == sdl(), "run `make schema`"
 
 
-QUERIES = ["node", "job", "jobs", "jobCounts", "queue", "queues", "deadLetter", "deadLetters", "deadLetterCount", "workers", "errorClusters", "stats", "bulkOperation"]
-MUTATIONS = ["enqueueJob", "enqueueJobs", "cancelJob", "retryJob", "promoteJob", "removeJob", "updateJob", "cancelJobs", "retryJobs", "promoteJobs", "removeJobs", "pauseQueue", "resumeQueue", "drainQueue", "cleanQueue", "obliterateQueue", "replayDeadLetter", "replayDeadLetters", "removeDeadLetters", "purgeDeadLetters", "claimJobs", "extendLeases", "completeJob", "failJob", "reportProgress", "appendLog", "releaseJob"]
+QUERIES = """
+node job jobs jobCounts queue queues deadLetter deadLetters deadLetterCount workers errorClusters stats
+bulkOperation
+""".split()  # noqa: SIM905
+MUTATIONS = """
+enqueueJob enqueueJobs cancelJob retryJob promoteJob removeJob updateJob cancelJobs retryJobs promoteJobs
+removeJobs pauseQueue resumeQueue drainQueue cleanQueue obliterateQueue replayDeadLetter replayDeadLetters
+removeDeadLetters purgeDeadLetters claimJobs extendLeases completeJob failJob reportProgress appendLog
+releaseJob
+""".split()  # noqa: SIM905
 SUBSCRIPTIONS = ["jobEvents", "job", "queueEvents", "queueCounts", "deadLetters", "workers", "bulkOperation"]
 
 

@@ -14,8 +14,9 @@ async def test_a_dead_letter_tells_what_failed(graph: Graph, engine: Engine) -> 
     job = await graph.enqueue(payload={"n": 1}, tags=["t"], group="g", maxAttempts=3)
     id = await fail_for_good(engine, graph, job)
     entry = await graph(
-        """query($id: ID!) { deadLetter(id: $id) { id jobId generation name queue payload attempt maxAttempts priority tags
-          group replayedAt replayJobIds error { type message kind } job { id state deadLetter { id } } scope { org } } }""",
+        """query($id: ID!) { deadLetter(id: $id) { id jobId generation name queue payload attempt maxAttempts priority
+          tags group replayedAt replayJobIds error { type message kind } job { id state deadLetter { id } }
+          scope { org } } }""",
         id=id,
     )
     assert entry == {
@@ -120,7 +121,8 @@ async def test_errors_are_grouped_by_fault(graph: Graph, engine: Engine) -> None
 
 
 BULK = """mutation($filter: JobFilter!, $dry: Boolean!) { %s(filter: $filter, dryRun: $dry) { __typename
-  ... on BulkOperation { id verb matched exact changed failed done dryRun sampleIds actor } ... on ValidationError { field } } }"""
+  ... on BulkOperation { id verb matched exact changed failed done dryRun sampleIds actor }
+  ... on ValidationError { field } } }"""
 
 
 async def test_many_jobs_at_once(graph: Graph) -> None:

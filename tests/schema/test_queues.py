@@ -6,7 +6,8 @@ from switchtower.engine import Engine
 from tests.schema.conftest import Graph, worker
 from tests.waiting import until
 
-REMOVE = "mutation { %s { __typename ... on RemovedJobs { queue removed } ... on ValidationError { field } ... on Error { code } } }"
+REMOVE = """mutation { %s { __typename ... on RemovedJobs { queue removed }
+  ... on ValidationError { field } ... on Error { code } } }"""
 
 
 async def test_a_queue_with_its_counts_and_jobs(graph: Graph, maintained: Engine) -> None:
@@ -103,11 +104,13 @@ async def test_stats(graph: Graph, maintained: Engine) -> None:
 async def test_workers_with_their_jobs(graph: Graph, engine: Engine) -> None:
     id = await graph.enqueue(payload={"n": 1})
     await graph(
-        'mutation { claimJobs(input: {workerId: "w", queues: ["default"], names: ["send"], leaseMs: 5000}) { __typename } }'
+        """mutation { claimJobs(input: {workerId: "w", queues: ["default"], names: ["send"], leaseMs: 5000}) {
+             __typename } }"""
     )
     await worker(engine, "gone")
     await engine.workers.retire("gone")
-    query = "query($gone: Boolean! = false) { workers(includeGone: $gone) { id state names leaseMs currentJobs { id payload } } }"
+    query = """query($gone: Boolean! = false) { workers(includeGone: $gone) {
+      id state names leaseMs currentJobs { id payload } } }"""
     assert await graph(query) == [
         {
             "id": "w",

@@ -45,6 +45,15 @@ class Reader:
         await asyncio.gather(self._task, return_exceptions=True)
 
 
+async def claim(graph: Graph) -> str:
+    """The lease token of the job that is next in the default queue."""
+    claimed = await graph(
+        """mutation { claimJobs(input: {workerId: "w", queues: ["default"]}) {
+             ... on ClaimedJobs { jobs { leaseToken } } } }"""
+    )
+    return str(claimed["jobs"][0]["leaseToken"])
+
+
 async def ready(graph: Graph, subscribers: int) -> None:
     """Waits until so many subscriptions hang on the hub."""
     await until(lambda: graph.context.engine.hub().subscribers >= subscribers)
@@ -59,10 +68,7 @@ async def test_job_events_tell_a_jobs_whole_life(graph: Graph) -> None:
         assert (first["type"], first["jobId"], first["jobName"], first["queue"]) == ("ENQUEUE", id, "send", "default")
         assert (first["from"], first["to"], first["actor"]) == (None, "WAITING", "tester")
         assert (first["tags"], first["group"], first["scope"]) == (["t"], "g", {"org": None})
-        claimed = await graph(
-            'mutation { claimJobs(input: {workerId: "w", queues: ["default"]}) { ... on ClaimedJobs { jobs { leaseToken } } } }'
-        )
-        token = claimed["jobs"][0]["leaseToken"]
+        token = await claim(graph)
         assert [(e["type"], e["from"], e["to"]) for e in (await events.next(), await events.next())] == [
             ("CLAIM", "WAITING", "ACTIVE"),
             ("START", None, None),
@@ -153,10 +159,7 @@ async def test_job_follows_a_job_to_its_end(graph: Graph) -> None:
     id = await graph.enqueue(jobId="mine")
     async with Reader(graph.stream(JOB, id="mine")) as job:
         assert (await job.next())["state"] == "WAITING"
-        claimed = await graph(
-            'mutation { claimJobs(input: {workerId: "w", queues: ["default"]}) { ... on ClaimedJobs { jobs { leaseToken } } } }'
-        )
-        token = claimed["jobs"][0]["leaseToken"]
+        token = await claim(graph)
         seen = await job.next()
         while seen["worker"] is None:
             seen = await job.next()

@@ -111,7 +111,8 @@ class TestEnqueue:
     async def test_a_call_that_spoils_the_document_fails_alone(self, server: ScriptedServer, client: Client) -> None:
         def strict(body: Message) -> dict[str, Any]:
             if any(new.get("priority") == "high" for new in body["variables"]["inputs"]):
-                return {"errors": [{"message": "Int cannot represent non-integer value: 'high'"}]}
+                problem = {"message": "Int cannot represent 'high'", "extensions": {"code": "BAD_USER_INPUT"}}
+                return {"errors": [problem]}
             return accept_jobs(body)
 
         server.answer = strict
@@ -216,6 +217,16 @@ class TestErrors:
         server.answer = lambda body: fault
         with pytest.raises(StoreUnavailable, match="try later"):
             await client.execute("{ stats { total } }")
+
+    async def test_a_masked_fault_names_its_request(self, server: ScriptedServer, client: Client) -> None:
+        extensions = {"code": "INTERNAL", "requestId": "r1"}
+        server.answer = lambda body: {
+            "data": None,
+            "errors": [{"message": "Something failed.", "extensions": extensions}],
+        }
+        with pytest.raises(SwitchtowerError, match=r"Something failed\. Request id: r1") as caught:
+            await client.execute("{ stats { total } }")
+        assert type(caught.value) is SwitchtowerError
 
     async def test_nobody_listens(self, unused_port: int) -> None:
         async with Client(f"http://127.0.0.1:{unused_port}") as client:

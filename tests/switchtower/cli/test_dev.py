@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -34,23 +35,24 @@ def test_a_port_that_something_else_has(tmp_path: Path, taken: int) -> None:
 
 
 def test_a_port_that_another_dev_of_the_folder_has(tmp_path: Path, taken: int) -> None:
-    with _claim(tmp_path, "127.0.0.1", 0) as (note, _):
-        note.write(f"4711 http://127.0.0.1:{taken}")
-        note.flush()
+    with _claim(tmp_path, "127.0.0.1", 0) as (announce, _):
+        announce(f"http://127.0.0.1:{taken}")
         with (
-            pytest.raises(ConfigurationError, match=f"Port {taken} is in use by another `switchtower dev`.*4711"),
+            pytest.raises(
+                ConfigurationError, match=f"Port {taken} is in use by another `switchtower dev`.*{os.getpid()}"
+            ),
             _claim(tmp_path, "127.0.0.1", taken),
         ):
             pass
 
 
 def test_a_second_one_runs_beside_it_on_another_port(tmp_path: Path) -> None:
-    with _claim(tmp_path, "127.0.0.1", 0) as (note, first):
-        note.write(f"4711 http://127.0.0.1:{first}")
-        note.flush()
-        with _claim(tmp_path, "127.0.0.1", 0) as (_, second):
+    with _claim(tmp_path, "127.0.0.1", 0) as (announce, first):
+        announce(f"http://127.0.0.1:{first}")
+        with _claim(tmp_path, "127.0.0.1", 0) as (announce_second, second):
             assert second != first
-        assert (tmp_path / "dev.lock").read_text() == f"4711 http://127.0.0.1:{first}"
+            announce_second(f"http://127.0.0.1:{second}")
+        assert (tmp_path / "dev.lock").read_text() == f"{os.getpid()} http://127.0.0.1:{first}"
 
 
 @pytest.mark.parametrize("host", ["no.such.host.invalid", "192.0.2.1"])

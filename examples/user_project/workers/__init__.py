@@ -1,0 +1,3 @@
+"""The project's own workers, whoever they are."""
+
+NAMES = ("Ada", "Grace")

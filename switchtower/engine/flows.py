@@ -1,0 +1,186 @@
+"""How do jobs that wait for each other come into being at once, and how are they handled as one?"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import Any
+
+from switchtower.callers import Caller
+from switchtower.engine.bulk import Bulk, BulkOperation
+from switchtower.engine.effects import Effects
+from switchtower.engine.enqueue import PATIENCE_SECONDS
+from switchtower.errors import Conflict, InvalidTransition, NotFound, StoreUnavailable
+from switchtower.flows import Flow, FlowNode, plan
+from switchtower.ids import JOB, new_id
+from switchtower.jobs import Job, JobFilter
+from switchtower.pages import Page
+from switchtower.states import FINAL, JobState
+from switchtower.store import flows as commands
+from switchtower.store import jobs as job_commands
+from switchtower.store import listing
+from switchtower.store.collections import Store
+from switchtower.store.documents import job_document, job_from
+from switchtower.store.driver import translate_errors, unavailable
+
+__all__ = ["Flows"]
+
+Document = dict[str, Any]
+
+
+@translate_errors
+class Flows:
+    """The verbs on flows."""
+
+    def __init__(self, store: Store, effects: Effects, bulk: Bulk, payload_limit: int) -> None:
+        self._store = store
+        self._effects = effects
+        self._bulk = bulk
+        self._payload_limit = payload_limit
+
+    async def enqueue(self, root: FlowNode, *, caller: Caller, idempotency_key: str | None = None) -> Flow:
+        """Creates all jobs of a flow or none: no part of it can be claimed before all of it is there.
+
+        With an idempotency key a repeated call answers with the flow that the first one made.
+
+        Raises: InvalidInput, Conflict when a job's own id or unique key is held elsewhere, StoreUnavailable with an
+            unknown outcome.
+        """
+        planned = plan(root)
+        for position, entry in enumerate(planned):
+            job = entry.node.job
+            job.check(payload_limit=self._payload_limit)
+            if position or idempotency_key is not None:
+                commands.refuse_own_links(job, root=not position)
+        documents = self._documents(planned, caller, idempotency_key)
+        refused = await self._insert(documents)
+        if refused is not None:
+            holder = None
+            if idempotency_key is not None:
+                match = {"org": caller.owner, "idempotency_key": idempotency_key}
+                holder = await self._store.jobs.find_one(match, {"flow_id": 1})
+            if holder is None:
+                raise Conflict(
+                    f"A job of this flow has a {refused.replace('_', ' ').replace('hold', 'key')} that another job "
+                    "holds; nothing was created."
+                )
+            found = await self.get(holder.get("flow_id", holder["_id"]), caller=caller)
+            if found is None:
+                raise Conflict("The idempotency key stands for a job that is not a flow any more.")
+            return found
+        counts = dict.fromkeys(JobState, 0)
+        for document in documents:
+            counts[JobState(document["state"])] += 1
+        made = job_from(documents[0])
+        return Flow(id=made.id, root=made, counts=counts, created_at=made.created_at)
+
+    def _documents(self, planned: list[Any], caller: Caller, idempotency_key: str | None) -> list[Document]:
+        ids = [new_id(JOB) for _ in planned]
+        now_ms = self._store.clock.now_ms()
+        documents = []
+        for position, entry in enumerate(planned):
+            job = entry.node.job
+            if not position and idempotency_key is not None:
+                job.idempotency_key = idempotency_key
+            document = job_document(
+                job,
+                id=ids[position],
+                org=caller.owner,
+                app=caller.app,
+                actor=caller.actor,
+                now_ms=now_ms,
+                pending=[ids[other] for other in entry.waits_for],
+            )
+            documents.append(commands.placed(document, entry, ids))
+        return documents
+
+    async def _insert(self, documents: list[Document]) -> str | None:
+        """All or none, until the outcome is known. Returns: the index that refused it."""
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        while True:
+            try:
+                await commands.insert(self._store, documents)
+            except job_commands.Duplicate as duplicate:
+                root = await job_commands.find_by_ids(self._store, [documents[0]["_id"]], fields={"_id": 1})
+                return None if root else duplicate.index
+            except Exception as error:
+                if not unavailable(error):
+                    raise
+                if time.monotonic() > deadline:
+                    raise StoreUnavailable(
+                        "The database did not confirm the flow; it may exist. Repeat it with the same idempotencyKey."
+                    ) from error
+                await asyncio.sleep(0.05)
+            else:
+                return None
+
+    async def get(self, id: str, *, caller: Caller) -> Flow | None:
+        """The flow with this root, or that this job belongs to; None when the caller sees none."""
+        row = await job_commands.locate(self._store, id, caller)
+        if row is None or "flow_id" not in row:
+            return None
+        if row["flow_id"] != row["_id"]:
+            row = await job_commands.locate(self._store, row["flow_id"], caller)
+            if row is None:
+                return None
+        counts = await commands.counts(self._store, [row["_id"]])
+        return _flow(job_from(row), counts)
+
+    async def page(
+        self,
+        *,
+        caller: Caller,
+        states: list[JobState] | None = None,
+        first: int | None = None,
+        last: int | None = None,
+        after: str | None = None,
+        before: str | None = None,
+    ) -> Page[Flow]:
+        """Flows by the state of their roots, the newest first."""
+        match: Document = {"flow_root": True, "state": {"$in": [state.value for state in states or JobState]}}
+        found = await listing.keyset_page(
+            self._store,
+            match | job_commands.visible_to(caller),
+            order=listing.JobOrder.CREATED_DESC,
+            first=first if first is not None or last is not None else 50,
+            last=last,
+            after=after,
+            before=before,
+            fields=listing.projection(frozenset()),
+        )
+        counts = await commands.counts(self._store, [row["_id"] for row in found.documents])
+        items = [_flow(job_from(row), counts) for row in found.documents]
+        return Page(items, found.cursors, found.has_next, found.has_previous)
+
+    async def cancel(self, id: str, *, caller: Caller) -> BulkOperation:
+        """Cancels every open job of a flow; active ones are asked to stop. Raises: NotFound, InvalidTransition when all
+        of it is final."""
+        flow = await self._required(id, caller)
+        if not any(count for state, count in flow.counts.items() if state not in FINAL):
+            raise InvalidTransition("cancel", flow.root.state, [state for state in JobState if state not in FINAL])
+        return await self._bulk.start("cancel", JobFilter(flow_id=flow.id), caller=caller)
+
+    async def retry(self, id: str, *, caller: Caller) -> Flow:
+        """Runs what failed or was cancelled again: jobs whose children completed at once, those above them when theirs
+        have. What completed stays. Harmless to repeat.
+
+        Raises: NotFound, InvalidTransition when nothing of it failed, Conflict when a unique key is held elsewhere.
+        """
+        flow = await self._required(id, caller)
+        while await self._effects.relay():
+            pass
+        if not await commands.retry(self._store, flow.id, caller.actor):
+            again = await self._required(id, caller)
+            raise InvalidTransition("retry", again.root.state, ["failed", "cancelled"])
+        self._effects.kick()
+        return await self._required(id, caller)
+
+    async def _required(self, id: str, caller: Caller) -> Flow:
+        flow = await self.get(id, caller=caller)
+        if flow is None:
+            raise NotFound("Flow", id)
+        return flow
+
+
+def _flow(root: Job, counts: dict[str, dict[JobState, int]]) -> Flow:
+    return Flow(id=root.id, root=root, counts=counts.get(root.id, {root.state: 1}), created_at=root.created_at)

@@ -1,0 +1,103 @@
+"""Which commands create, count and restart the jobs of a flow?"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from pymongo.errors import BulkWriteError, DuplicateKeyError
+
+from switchtower.errors import InvalidInput
+from switchtower.flows import Planned
+from switchtower.jobs import NewJob
+from switchtower.states import JobState
+from switchtower.store import transitions
+from switchtower.store.collections import Store
+from switchtower.store.jobs import Duplicate, index_of
+
+__all__ = ["counts", "insert", "placed", "refuse_own_links", "retry"]
+
+Document = dict[str, Any]
+
+CHUNK = 1_000
+
+
+def refuse_own_links(job: NewJob, *, root: bool) -> None:
+    """A node's place is the flow's affair. Raises: InvalidInput."""
+    if job.parent_id is not None or job.depends_on:
+        raise InvalidInput("flow.job", "must not have parentId or dependsOn of its own; use children and dependsOn keys.")
+    if job.idempotency_key is not None:
+        what = "the flow's idempotencyKey" if root else "one idempotencyKey, the flow's"
+        raise InvalidInput("flow.job.idempotencyKey", f"is not a single job's here; give {what}.")
+
+
+def placed(document: Document, entry: Planned, ids: Sequence[str]) -> Document:
+    """The document of a new job, with its place in the flow."""
+    document["flow_id"] = document["event"]["1"]["flow"] = ids[0]
+    if entry.parent is None:
+        document["flow_root"] = True
+    else:
+        document["parent_id"] = document["event"]["1"]["parent"] = ids[entry.parent]
+    if entry.awaited:
+        document["awaited"] = True
+    if entry.node.depends_on:
+        children = {id for id in document.get("pending", ())}
+        document["depends_on"] = sorted(children)
+    return document
+
+
+async def insert(store: Store, documents: Sequence[Document]) -> None:
+    """Inserts all jobs of a flow in one transaction of new documents only. Raises: Duplicate; nothing exists then."""
+    try:
+        async with store.database.transaction() as session:
+            for start in range(0, len(documents), CHUNK):
+                await store.jobs.insert_many(documents[start : start + CHUNK], session=session)
+    except BulkWriteError as error:
+        first = error.details["writeErrors"][0]
+        if first["code"] != 11000:
+            raise
+        raise Duplicate(index_of(first)) from None
+    except DuplicateKeyError as error:
+        raise Duplicate(index_of(error.details or {})) from None
+
+
+async def counts(store: Store, roots: Sequence[str]) -> dict[str, dict[JobState, int]]:
+    """Per flow, how many of its jobs are in each state."""
+    rows = await store.database.aggregate(
+        store.jobs.name,
+        [
+            {"$match": {"flow_id": {"$in": list(roots)}, "state": {"$in": [state.value for state in JobState]}}},
+            {"$group": {"_id": {"flow": "$flow_id", "state": "$state"}, "n": {"$sum": 1}}},
+        ],
+    )
+    found: dict[str, dict[JobState, int]] = {}
+    for row in rows:
+        states = found.setdefault(row["_id"]["flow"], dict.fromkeys(JobState, 0))
+        states[JobState(row["_id"]["state"])] = row["n"]
+    return found
+
+
+async def retry(store: Store, flow_id: str, actor: str) -> int:
+    """failed, cancelled → blocked while something below is not completed, else waiting; parents before children, so that
+    none can miss its child's end. Returns: how many jobs. Raises: Duplicate when a unique key is held elsewhere."""
+    fields = {"state": 1, "parent_id": 1, "depends_on": 1}
+    match = {"flow_id": flow_id, "state": {"$in": [state.value for state in JobState]}}
+    rows: list[Document] = await store.jobs.find(match, fields, sort=[("_id", 1)]).to_list(None)
+    states = {row["_id"]: row["state"] for row in rows}
+    below: dict[str, list[str]] = {row["_id"]: [id for id in row.get("depends_on", ()) if id in states] for row in rows}
+    for row in rows:
+        if row.get("parent_id") in below:
+            below[row["parent_id"]].append(row["_id"])
+    again = [id for id, state in states.items() if state in ("failed", "cancelled")]
+    moved = 0
+    for id in sorted(again, key=lambda id: not below[id]):
+        pending = sorted({other for other in below[id] if states[other] != "completed"})
+        try:
+            result = await store.jobs.update_one(
+                {"_id": id, "state": {"$in": ["failed", "cancelled"]}, "outbox": {"$exists": False}},
+                transitions.retry(actor, pending=pending),
+            )
+        except DuplicateKeyError as error:
+            raise Duplicate(index_of(error.details or {})) from None
+        moved += result.modified_count
+    return moved
