@@ -19,7 +19,7 @@ def success(member: dict[str, Any]) -> dict[str, Any]:
 
 
 def data_of(payload: Mapping[str, Any]) -> dict[str, Any]:
-    """`data` of a GraphQL result. Raises its first error; InvalidInput where the request was refused and nothing ran."""
+    """`data` of a GraphQL result. Raises its first error: InvalidInput where it was refused and nothing ran."""
     problems = payload.get("errors")
     if not problems:
         data: dict[str, Any] = payload["data"]

@@ -40,8 +40,8 @@ class Topic(StrEnum):
 class Event:
     """One event. `cursor` resumes behind it and orders like time does; `clock` is its cluster time as one integer.
 
-    For jobs, `type` is the transition's name (`switchtower.states`), or `progress` (value in `data["progress"]`) or `log`
-    (lines in `data["lines"]`). `from_state` and `to_state` differ only when the state changed; `to_state` is `removed`
+    For jobs, `type` is the transition's name (`switchtower.states`); `progress` has its value in `data["progress"]`, `log`
+    its lines in `data["lines"]`. `from_state` and `to_state` differ only when the state changed; `to_state` is `removed`
     for a removal. `data` holds what only some types have: `ms` (run time), `wait_ms` (time spent waiting),
     `worker`, `error`, `removed`.
     """
@@ -61,6 +61,7 @@ class Event:
     app: str = ""
     group: str | None = None
     parent_id: str | None = None
+    flow_id: str | None = None
     tags: tuple[str, ...] = ()
     data: dict[str, Any] = field(default_factory=dict)
     clock: int = 0
@@ -80,7 +81,7 @@ class HistoryLost(Exception):
 
 
 Source = Callable[[str | None], AsyncIterator[tuple[list[Event], str]]]
-"""Batches of events behind a cursor (from now on with None), each with the cursor to go on from; batches may be empty."""
+"""Batches of events behind a cursor (None: from now on), each with the cursor to go on from; some are empty."""
 
 RING_EVENTS = 20_000
 BUFFER_EVENTS = 1_000

@@ -18,6 +18,7 @@ from switchtower.states import JobState
 
 __all__ = [
     "Attempt",
+    "ChildFailure",
     "ClaimedJob",
     "Deduplication",
     "Enqueued",
@@ -52,6 +53,7 @@ class NewJob:
         parent_id: the parent waits for this job (or, if active, sees it as its child).
         depends_on: it stays blocked until all of these are completed.
         job_id: the caller's own id, unique per queue and tenant.
+        on_child_failure: what becomes of it when a job that it waits for does not complete (None: fail).
         cron_id: the cron whose slot or trigger made it.
         idempotency_key: the same key gives the same job for 24 h, whatever happened to the first answer.
     """
@@ -78,6 +80,7 @@ class NewJob:
     webhook: bool = False
     job_id: str | None = None
     idempotency_key: str | None = None
+    on_child_failure: ChildFailure | None = None
     cron_id: str | None = None
     traceparent: str | None = None
 
@@ -136,6 +139,15 @@ def _bounded(name: str, value: int | None, low: int, high: int, *, needed: bool 
         return
     if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
         raise InvalidInput(name, f"must be a whole number between {low:,} and {high:,}.")
+
+
+class ChildFailure(StrEnum):
+    """What becomes of a parent when a job that it waits for fails, is cancelled or removed: it fails too; it runs all the
+    same; or it runs, and the failed child is removed."""
+
+    FAIL = "fail"
+    IGNORE = "ignore"
+    REMOVE = "remove"
 
 
 class ErrorKind(StrEnum):
@@ -261,6 +273,8 @@ class Job:
     remove_on_fail: bool
     event_seq: int
     cron_id: str | None
+    flow_id: str | None
+    on_child_failure: ChildFailure
     timeline: list[TimelineEntry]
     traceparent: str | None = None
 
@@ -337,6 +351,7 @@ class JobFilter:
     unique_key: str | None = None
     parent_id: str | None = None
     error_fingerprint: str | None = None
+    flow_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

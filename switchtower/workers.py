@@ -70,6 +70,7 @@ class OutcomeKind(StrEnum):
     BURY = "bury"
     RETRY_AT = "retry_at"
     SNOOZE = "snooze"
+    SUSPEND = "suspend"
     RELEASE = "release"
     ABORT = "abort"
     EXPIRE = "expire"

@@ -63,10 +63,14 @@ def dev(
 def _claim(data_dir: Path, host: str, port: int) -> Iterator[tuple[Callable[[str], None], int]]:
     """Makes sure that the port is free, and notes who runs in this folder: the file is locked as long as we live.
 
-    Yields what writes the server's address there, and the port, which is a free one where 0 was asked for. Raises ConfigurationError.
+    Yields what writes the server's address there, and the port, which is a free one where 0 was asked for. Raises
+    ConfigurationError.
     """
     try:
-        data_dir.mkdir(parents=True, exist_ok=True)
+        if not data_dir.exists():
+            data_dir.mkdir(parents=True)
+            # It mostly lies in the user's project, whose repository it must not enter.
+            (data_dir / ".gitignore").write_text("*\n")
         note = (data_dir / "dev.lock").open("a+")
     except OSError as error:
         raise ConfigurationError(

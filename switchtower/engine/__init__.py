@@ -14,6 +14,7 @@ from switchtower.engine.crons import Crons
 from switchtower.engine.dead_letters import DeadLetter, DeadLetterFilter, DeadLetters
 from switchtower.engine.doctor import Finding, examine
 from switchtower.engine.effects import Effects
+from switchtower.engine.flows import Flows
 from switchtower.engine.jobs import ErrorCluster, JobOrder, Jobs
 from switchtower.engine.queues import GroupCount, Queue, Queues
 from switchtower.engine.stats import MinuteBucket, Stats, Totals
@@ -64,6 +65,7 @@ class Engine:
         self.workers = Workers(store, self.effects)
         self.dead_letters = DeadLetters(store, self.jobs)
         self.bulk = Bulk(store, self.effects, self.holder)
+        self.flows = Flows(store, self.effects, self.bulk, payload_limit)
         self.crons = Crons(store, self.jobs, payload_limit)
         self.stats = Stats(store)
         self.blockages = Blockages(store)

@@ -267,7 +267,11 @@ class Enqueuer:
         document["parent_id"] = document["event"]["1"]["parent"] = parent["_id"]
         pipeline = transitions.add_child(document["_id"], caller.actor)
         states = [state.value for state in JobState if state not in FINAL]
-        moved = await self._store.jobs.update_one({"_id": parent["_id"], "state": {"$in": states}}, pipeline)
-        if not moved.matched_count:
+        moved = await self._store.jobs.find_one_and_update(
+            {"_id": parent["_id"], "state": {"$in": states}}, pipeline, {"flow_id": 1}, return_document=True
+        )
+        if moved is not None:
+            document["flow_id"] = document["event"]["1"]["flow"] = moved["flow_id"]
+        else:
             row = await commands.locate(self._store, parent_id, caller, fields={"state": 1})
             raise InvalidTransition("add a child to", row["state"] if row else "removed", states)

@@ -91,7 +91,7 @@ class Flows:
                 now_ms=now_ms,
                 pending=[ids[other] for other in entry.waits_for],
             )
-            documents.append(commands.placed(document, entry, ids))
+            documents.append(commands.placed(document, planned, position, ids))
         return documents
 
     async def _insert(self, documents: list[Document]) -> str | None:

@@ -39,6 +39,7 @@ RESTRICTS_MORE_THAN_QUEUES = [
     "unique_key",
     "parent_id",
     "error_fingerprint",
+    "flow_id",
 ]
 
 

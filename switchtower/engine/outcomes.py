@@ -93,6 +93,8 @@ def _ending(o: Outcome, result_limit: int) -> Statement:
             size += len(orjson.dumps(result, default=str, option=orjson.OPT_NON_STR_KEYS))
         case OutcomeKind.SNOOZE:
             verb, pipeline = "snooze", transitions.give_back("snooze", o.token, wait_ms=wait_ms)
+        case OutcomeKind.SUSPEND:
+            verb, pipeline = "suspend", transitions.give_back("suspend", o.token)
         case OutcomeKind.RELEASE:
             verb, pipeline = "release", transitions.give_back("release", o.token)
         case OutcomeKind.ABORT:

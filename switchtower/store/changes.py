@@ -95,7 +95,22 @@ def _token(cursor: str) -> Document:
     return {"_data": cursor.partition(".")[2]}
 
 
-_KNOWN = {"type", "at", "queue", "name", "from", "to", "attempt", "actor", "org", "app", "group", "parent", "tags"}
+_KNOWN = {
+    "type",
+    "at",
+    "queue",
+    "name",
+    "from",
+    "to",
+    "attempt",
+    "actor",
+    "org",
+    "app",
+    "group",
+    "parent",
+    "flow",
+    "tags",
+}
 
 
 def event_from(change: Document) -> Event | None:
@@ -129,6 +144,7 @@ def event_from(change: Document) -> Event | None:
         app=get("app", ""),
         group=get("group"),
         parent_id=get("parent"),
+        flow_id=get("flow"),
         tags=tuple(get("tags", ())),
         data={key: value for key, value in e.items() if key not in _KNOWN},
         clock=(change["clusterTime"].time << 32) | change["clusterTime"].inc,

@@ -28,7 +28,22 @@ __all__ = ["change", "cron_from", "delete", "due", "find", "insert", "page", "se
 Document = dict[str, Any]
 
 KEPT_FIRES = 50
-_JOB_FIELDS = ["name", "payload", "queue", "priority", "max_attempts", "timeout_ms", "ttl_ms", "group", "unique_key", "unique_for_ms", "tags", "lifo", "remove_on_complete", "remove_on_fail"]
+_JOB_FIELDS = [
+    "name",
+    "payload",
+    "queue",
+    "priority",
+    "max_attempts",
+    "timeout_ms",
+    "ttl_ms",
+    "group",
+    "unique_key",
+    "unique_for_ms",
+    "tags",
+    "lifo",
+    "remove_on_complete",
+    "remove_on_fail",
+]
 
 
 def job_template(job: NewJob) -> Document:
@@ -90,7 +105,14 @@ def schedule_document(schedule: Schedule) -> Document:
 
 def _event(type: str, actor: str, **data: Any) -> Document:
     following = {"$add": ["$event_seq", 1]}
-    event: Document = {"type": type, "at": "$$NOW", "name": "$name", "queue": "$job.queue", "org": "$org", "app": "$app"}
+    event: Document = {
+        "type": type,
+        "at": "$$NOW",
+        "name": "$name",
+        "queue": "$job.queue",
+        "org": "$org",
+        "app": "$app",
+    }
     event |= {"actor": literal(actor), **data}
     return {
         "event_seq": following,

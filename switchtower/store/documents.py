@@ -13,7 +13,7 @@ from bson.timestamp import Timestamp
 
 from switchtower.clock import from_ms, to_ms
 from switchtower.ids import attempt_id
-from switchtower.jobs import Attempt, ClaimedJob, ErrorKind, Job, JobError, LogLine, NewJob, TimelineEntry
+from switchtower.jobs import Attempt, ChildFailure, ClaimedJob, ErrorKind, Job, JobError, LogLine, NewJob, TimelineEntry
 from switchtower.retry import DEFAULT_BACKOFF, Backoff, BackoffKind
 from switchtower.states import JobState
 
@@ -67,7 +67,17 @@ def job_document(new: NewJob, *, id: str, org: str, app: str, actor: str, now_ms
         document["app"] = app
     if new.backoff != DEFAULT_BACKOFF:
         document["backoff"] = _backoff_document(new.backoff)
-    for field in ("timeout_ms", "ttl_ms", "group", "unique_key", "unique_for_ms", "parent_id", "cron_id", "traceparent"):
+    for field in (
+        "timeout_ms",
+        "ttl_ms",
+        "group",
+        "unique_key",
+        "unique_for_ms",
+        "parent_id",
+        "cron_id",
+        "on_child_failure",
+        "traceparent",
+    ):
         value = getattr(new, field)
         if value is not None:
             document[field] = value
@@ -228,6 +238,8 @@ def job_from(d: Mapping[str, Any]) -> Job:
         remove_on_fail=get("remove_on_fail", False),
         event_seq=d["event_seq"],
         cron_id=get("cron_id"),
+        flow_id=get("flow_id"),
+        on_child_failure=ChildFailure(get("on_child_failure", "fail")),
         timeline=[
             TimelineEntry(
                 row["type"], row["at"], row.get("from"), row.get("to"), row.get("actor"), row.get("attempt", 0)

@@ -25,14 +25,17 @@ CHUNK = 1_000
 def refuse_own_links(job: NewJob, *, root: bool) -> None:
     """A node's place is the flow's affair. Raises: InvalidInput."""
     if job.parent_id is not None or job.depends_on:
-        raise InvalidInput("flow.job", "must not have parentId or dependsOn of its own; use children and dependsOn keys.")
+        raise InvalidInput(
+            "flow.job", "must not have parentId or dependsOn of its own; use children and dependsOn keys."
+        )
     if job.idempotency_key is not None:
         what = "the flow's idempotencyKey" if root else "one idempotencyKey, the flow's"
         raise InvalidInput("flow.job.idempotencyKey", f"is not a single job's here; give {what}.")
 
 
-def placed(document: Document, entry: Planned, ids: Sequence[str]) -> Document:
+def placed(document: Document, planned: Sequence[Planned], position: int, ids: Sequence[str]) -> Document:
     """The document of a new job, with its place in the flow."""
+    entry = planned[position]
     document["flow_id"] = document["event"]["1"]["flow"] = ids[0]
     if entry.parent is None:
         document["flow_root"] = True
@@ -40,9 +43,9 @@ def placed(document: Document, entry: Planned, ids: Sequence[str]) -> Document:
         document["parent_id"] = document["event"]["1"]["parent"] = ids[entry.parent]
     if entry.awaited:
         document["awaited"] = True
-    if entry.node.depends_on:
-        children = {id for id in document.get("pending", ())}
-        document["depends_on"] = sorted(children)
+    depends_on = [ids[other] for other in entry.waits_for if planned[other].parent != position]
+    if depends_on:
+        document["depends_on"] = depends_on
     return document
 
 
@@ -78,8 +81,8 @@ async def counts(store: Store, roots: Sequence[str]) -> dict[str, dict[JobState,
 
 
 async def retry(store: Store, flow_id: str, actor: str) -> int:
-    """failed, cancelled → blocked while something below is not completed, else waiting; parents before children, so that
-    none can miss its child's end. Returns: how many jobs. Raises: Duplicate when a unique key is held elsewhere."""
+    """failed, cancelled → blocked while something below is not completed, else waiting; parents before children, so
+    that none can miss its child's end. Returns: how many jobs. Raises: Duplicate when a unique key is held elsewhere."""
     fields = {"state": 1, "parent_id": 1, "depends_on": 1}
     match = {"flow_id": flow_id, "state": {"$in": [state.value for state in JobState]}}
     rows: list[Document] = await store.jobs.find(match, fields, sort=[("_id", 1)]).to_list(None)

@@ -69,6 +69,9 @@ JOBS = [
     # flows: children of a parent, and who waits for a job
     IndexModel([("parent_id", 1), ("_id", 1)], name="parent_id", partialFilterExpression={"parent_id": EXISTS}),
     IndexModel([("pending", 1)], name="pending", partialFilterExpression={"pending": EXISTS}),
+    # flows: the jobs of one, and the roots as a list
+    IndexModel([("flow_id", 1), ("_id", 1)], name="flow_id", partialFilterExpression={"flow_id": EXISTS}),
+    IndexModel([("flow_root", 1), ("_id", 1)], name="flow_root", partialFilterExpression={"flow_root": EXISTS}),
     # lists by tag, and error clusters with their retry
     IndexModel([("tags", 1), ("_id", 1)], name="tags", partialFilterExpression={"tags": EXISTS}),
     IndexModel([("error.fingerprint", 1), ("_id", 1)], name="fingerprint", partialFilterExpression={"error": EXISTS}),

@@ -15,6 +15,7 @@ from switchtower.store.guards import NOT_REMOVED, starts_from
 __all__ = [
     "Duplicate",
     "find_by_ids",
+    "index_of",
     "insert_in_session",
     "insert_many",
     "let_go",
@@ -41,7 +42,8 @@ def visible_to(caller: Caller) -> Document:
     return {} if caller.org is None else {"org": caller.org}
 
 
-def _index_of(error: Mapping[str, Any]) -> str:
+def index_of(error: Mapping[str, Any]) -> str:
+    """Which unique index a duplicate-key error of the server is about."""
     pattern = error.get("keyPattern") or {}
     for index in ("unique_hold", "idempotency_key", "custom_id", "_id"):
         if index in pattern:
@@ -64,7 +66,7 @@ async def insert_many(store: Store, documents: Sequence[Document], *, session: A
         await store.jobs.insert_many(documents, ordered=False, session=session)
     except BulkWriteError as error:
         details = error.details
-        refused = {row["index"]: _index_of(row) for row in details["writeErrors"] if row["code"] == 11000}
+        refused = {row["index"]: index_of(row) for row in details["writeErrors"] if row["code"] == 11000}
         if len(refused) == len(details["writeErrors"]) and not details.get("writeConcernErrors"):
             return refused
         raise
@@ -80,7 +82,7 @@ async def insert_in_session(store: Store, document: Document, session: Any) -> N
     try:
         await collection.insert_one(document, session=session)
     except DuplicateKeyError as error:
-        raise Duplicate(_index_of(error.details or {})) from None
+        raise Duplicate(index_of(error.details or {})) from None
 
 
 async def find_by_ids(store: Store, ids: Sequence[str], *, fields: Mapping[str, int] | None = None) -> list[Document]:
@@ -120,7 +122,7 @@ async def move(
             return_document=ReturnDocument.BEFORE if before else ReturnDocument.AFTER,
         )
     except DuplicateKeyError as error:
-        raise Duplicate(_index_of(error.details or {})) from None
+        raise Duplicate(index_of(error.details or {})) from None
     return document
 
 

@@ -13,7 +13,17 @@ from switchtower.store.collections import Store
 from switchtower.store.expressions import literal
 from switchtower.workers import Worker, WorkerInfo, WorkerState
 
-__all__ = ["acquire", "finish", "lose", "lost_candidates", "register", "renew", "resign", "stray_holders", "worker_from"]
+__all__ = [
+    "acquire",
+    "finish",
+    "lose",
+    "lost_candidates",
+    "register",
+    "renew",
+    "resign",
+    "stray_holders",
+    "worker_from",
+]
 
 Document = dict[str, Any]
 
@@ -107,7 +117,9 @@ async def stray_holders(store: Store, limit: int = 1_000) -> set[str]:
     """Workers that hold jobs and are not present: the process that was taking their jobs back died, or they thawed after
     they were lost and claimed before they knew (one index seek per present worker)."""
     present = [row["_id"] async for row in store.workers.find({"state": {"$in": PRESENT}}, {"_id": 1})]
-    rows = store.jobs.find({"state": "active", "worker_id": {"$nin": present}}, {"worker_id": 1}, limit=limit).hint("active")
+    rows = store.jobs.find({"state": "active", "worker_id": {"$nin": present}}, {"worker_id": 1}, limit=limit).hint(
+        "active"
+    )
     return {row["worker_id"] async for row in rows}
 
 

@@ -113,6 +113,7 @@ def filter_document(filter: JobFilter, *, org: str | None, queues: Sequence[str]
         ("group", filter.group),
         ("unique_key", filter.unique_key),
         ("parent_id", filter.parent_id),
+        ("flow_id", filter.flow_id),
         ("error.fingerprint", filter.error_fingerprint),
     ):
         if value is not None:

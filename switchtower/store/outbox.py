@@ -110,12 +110,21 @@ async def settle(store: Store, jobs: Sequence[Document]) -> None:
     if done:
         await store.jobs.update_many({"pending": {"$in": done}}, transitions.unblock(done))
     for job in jobs:
-        if job["_id"] in done:
-            continue
-        await store.jobs.update_many(
-            {"pending": job["_id"], **starts_from("abandon")}, transitions.abandon(_dependency_error(job))
-        )
-        await store.jobs.update_many({"pending": job["_id"]}, {"$pull": {"pending": job["_id"]}})
+        if job["_id"] not in done:
+            await _settle_failure(store, job)
+
+
+async def _settle_failure(store: Store, job: Document) -> None:
+    """What did not complete: whoever waited fails with it, or goes on as its own policy says."""
+    waiting = {"pending": job["_id"]}
+    tolerant = waiting | {"on_child_failure": {"$in": ["ignore", "remove"]}}
+    discarding = await store.jobs.find_one({**waiting, "on_child_failure": "remove"}, {"_id": 1})
+    await store.jobs.update_many(tolerant, transitions.unblock([job["_id"]]))
+    await store.jobs.update_many({**waiting, **starts_from("abandon")}, transitions.abandon(_dependency_error(job)))
+    await store.jobs.update_many(waiting, {"$pull": {"pending": job["_id"]}})
+    if discarding is not None:
+        gone = {"_id": job["_id"], "state": {"$in": ["failed", "cancelled"]}}
+        await store.jobs.update_one(gone, [*transitions.remove("system"), {"$set": {"outbox": "$$REMOVE"}}])
 
 
 def _dependency_error(job: Document) -> JobError:

@@ -219,11 +219,13 @@ def _end_of_run(
 
 
 def give_back(type: str, token: str, *, wait_ms: int = 0) -> Pipeline:
-    """active → waiting (release) or scheduled (snooze; waiting without a wait), the attempt given back; cancelled when
-    that was requested. Guard: the token."""
+    """active → waiting (release), scheduled (snooze; waiting without a wait) or blocked (suspend, while children that
+    it added have not ended), the attempt given back; cancelled when that was requested. Guard: the token."""
     cancelled = present("$cancel_requested_at")
-    target = "waiting" if type == "release" or not wait_ms else "scheduled"
-    outcome = "released" if type == "release" else "snoozed"
+    target: Any = "scheduled" if type == "snooze" and wait_ms else "waiting"
+    if type == "suspend":
+        target = when({"$gt": [{"$size": {"$ifNull": ["$pending", []]}}, 0]}, "blocked", "waiting")
+    outcome = {"release": "released", "snooze": "snoozed", "suspend": "suspended"}[type]
     charged = when(STARTED, {"$subtract": ["$attempt", 1]}, "$attempt")
     to = when(cancelled, "cancelled", target)
     ended = SETTLED | UNLEASED
@@ -237,8 +239,8 @@ def give_back(type: str, token: str, *, wait_ms: int = 0) -> Pipeline:
                 "attempt": charged,
                 "claims": {"$subtract": ["$claims", 1]},
                 "started_at": GONE,
-                "run_at": {"$add": ["$$NOW", wait_ms]} if type != "release" else "$run_at",
-                "order": in_order({"$add": [NOW_MS, wait_ms]}) if type != "release" else "$order",
+                "run_at": {"$add": ["$$NOW", wait_ms]} if type == "snooze" else "$run_at",
+                "order": in_order({"$add": [NOW_MS, wait_ms]}) if type == "snooze" else "$order",
                 "attempts": when(STARTED, attempt_row(outcome, started_at="$started_at"), "$attempts"),
                 "reported": reported(token, outcome),
                 "outbox": when(cancelled, OUTBOX_SETTLE, GONE),
@@ -365,6 +367,8 @@ def add_child(child_id: str, actor: str) -> Pipeline:
                 "parked": GONE,
                 "retry_pending": GONE,
                 "pending": {"$setUnion": [{"$ifNull": ["$pending", []]}, [child_id]]},
+                "flow_id": {"$ifNull": ["$flow_id", "$_id"]},
+                "flow_root": when(present("$flow_id"), "$flow_root", True),
             }
         }
     ]
@@ -401,17 +405,22 @@ def cancel(actor: str) -> Pipeline:
     ]
 
 
-def retry(actor: str) -> Pipeline:
-    """Final, retrying or scheduled → waiting now. A final job begins a new generation with all its attempts."""
+def retry(actor: str, *, pending: Sequence[str] = ()) -> Pipeline:
+    """Final, retrying or scheduled → waiting now. A final job begins a new generation with all its attempts.
+
+    With `pending` (a flow's retry) it is blocked until those have completed again.
+    """
+    to = "blocked" if pending else "waiting"
     final = {"$in": ["$state", ["completed", "failed", "cancelled"]]}
     again = {"$add": ["$$NOW", "$ttl_ms"]}
     fresh = dict.fromkeys(("result", "error", "finished_at", "started_at", "progress"), GONE)
     return [
         {
             "$set": {
-                **stamp("retry", actor=literal(actor), to="waiting"),
+                **stamp("retry", actor=literal(actor), to=to),
                 **{field: when(final, value, f"${field}") for field, value in fresh.items()},
-                "state": "waiting",
+                "state": to,
+                "pending": list(pending) if pending else "$pending",
                 "attempt": when(final, 0, "$attempt"),
                 "claims": when(final, 0, "$claims"),
                 "generation": {"$add": ["$generation", when(final, 1, 0)]},

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import hashlib
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -169,6 +170,10 @@ class Claim(Operation):
             all_paused = self.names is not None and all((self.queue, n) in model.paused_names for n in self.names)
             if reason is not None and (document.get("parked") == reason or (looked and probed and not all_paused)):
                 job.parked = reason
+            held_back = self.queue in model.paused or (self.queue, job.name) in model.paused_names
+            if held_back and not self.fresh and job.last_report and not _remembers(document, job.last_report[0]):
+                # It was won on old knowledge and given back at once: that is its last report now.
+                job.last_report = None
         place = {id: (document["rank"], document["order"], document["seq"]) for id, document in settled.items()}
         eligible = [job.id for job in model.jobs.values() if model.may_claim(job, self.queue, self.names)]
         eligible.sort(key=lambda id: place[id])
@@ -179,6 +184,11 @@ class Claim(Operation):
             raise Violation(f"{self} won {won}, and the first of the queue are {eligible[: self.limit]}")
         for id, token in answer.value:
             model.claim(id, token, self.worker)
+
+
+def _remembers(document: Mapping[str, Any], token: str) -> bool:
+    kept: dict[str, str] = document.get("reported", {})
+    return kept.get("token") == hashlib.sha256(token.encode()).hexdigest()[:24]
 
 
 @dataclass
