@@ -13,7 +13,7 @@ from typing import Any
 
 import orjson
 
-__all__ = ["Figure", "interleaved", "percentile", "rates_table", "ratios_table"]
+__all__ = ["Figure", "interleaved", "percentile", "rates_table", "ratios_table", "versus"]
 
 ROUNDS = 3
 

@@ -7,7 +7,6 @@ import contextlib
 import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
-from typing import Any
 
 from bench import processes, raw
 from bench.figures import percentile
@@ -15,8 +14,9 @@ from switchtower.callers import Caller
 from switchtower.engine import Engine
 from switchtower.jobs import NewJob
 from switchtower.states import JobState
+from switchtower.workers import WorkerInfo
 
-__all__ = ["Drain", "bulk_rate", "database", "drain", "pickup", "raw_pipeline"]
+__all__ = ["Drain", "bulk_rate", "claim_cost", "database", "drain", "finished", "pickup", "raw_pipeline"]
 
 CALLER = Caller("bench")
 BULK = 5_000
@@ -72,7 +72,7 @@ async def drain(url: str, count: int, *, concurrency: int, driver: str = "pymong
             await bulk_rate(engine, count)
             await _counted(engine, JobState.WAITING, count)
             async with processes.worker(url, engine.database_name, concurrency=concurrency, driver=driver):
-                await _done(engine, count)
+                await finished(engine, count)
                 behind = await _counted(engine, JobState.COMPLETED, count)
         times = await _completions(engine)
     assert len(times) == count, f"{len(times)} of {count} completed"
@@ -92,12 +92,13 @@ async def _completions(engine: Engine) -> list[float]:
     return [began, *sorted(row["finished_at"].timestamp() for row in rows)[1:]]
 
 
-async def _done(engine: Engine, count: int) -> None:
-    open_states: dict[str, Any] = {"$in": ["waiting", "active"]}
+async def finished(engine: Engine, count: int) -> None:
+    """Waits until `count` jobs are there and none of them is waiting or active."""
     async with asyncio.timeout(DRAIN_SECONDS):
-        while await engine._store.jobs.find_one({"state": {"$in": ["waiting"]}, "queue": "default"}, {"_id": 1}):
-            await asyncio.sleep(0.1)
-        while await engine._store.jobs.find_one({"state": open_states}, {"_id": 1}):
+        for match in ({"state": "waiting", "parked": None, "queue": "default"}, {"state": "active"}):
+            while await engine._store.jobs.find_one(match, {"_id": 1}):
+                await asyncio.sleep(0.1)
+        while await engine._store.jobs.count_documents({"state": "completed"}) != count:
             await asyncio.sleep(0.1)
 
 
@@ -133,3 +134,18 @@ async def pickup(url: str, samples: int, *, driver: str = "pymongo") -> tuple[fl
                     waits.append((int(started) - sent) / 1e6)
                 await asyncio.sleep(PAUSE_SECONDS)
     return percentile(waits, 0.5), percentile(waits, 0.99)
+
+
+async def claim_cost(url: str, depth: int, *, claims: int, limit: int) -> float:
+    """Microseconds that claiming one job takes while about `depth` jobs wait, `limit` at a time, as one worker that
+    has a handler for them and for others."""
+    async with database(url) as engine:
+        await bulk_rate(engine, depth + claims * limit)
+        await engine.workers.register(WorkerInfo(id="bench", queues=["default"], names=["noop", "other"]))
+        taken = 0
+        await engine.claims.claim("bench", ["default"], names=["noop", "other"], limit=limit)
+        began = time.perf_counter()
+        for _ in range(claims):
+            taken += len(await engine.claims.claim("bench", ["default"], names=["noop", "other"], limit=limit))
+        passed = time.perf_counter() - began
+    return passed / taken * 1e6

@@ -127,8 +127,9 @@ def _plain(field: GraphQLField) -> Plain | None:
     definition = field.extensions.get(GraphQLCoreConverter.DEFINITION_BACKREF)
     if not isinstance(definition, StrawberryField) or not definition.is_basic_field or field.args:
         return None
-    nullable = not isinstance(field.type, GraphQLNonNull)
-    show = _show(field.type if nullable else field.type.of_type)
+    type_: Any = field.type
+    nullable = not isinstance(type_, GraphQLNonNull)
+    show = _show(type_ if nullable else type_.of_type)
     return None if show is None else Plain(attrgetter(definition.python_name), show, nullable)
 
 
@@ -194,7 +195,7 @@ class Executor(StrawberryGraphQLCoreExecutionContext):
                 others = {**others, name: grouped_field_set[name]}
         if not others:
             return values
-        rest = super().execute_fields(parent_type, source_value, path, others, position_context)
+        rest: Any = super().execute_fields(parent_type, source_value, path, others, position_context)
         if self.is_awaitable(rest):
             return self._awaited(grouped_field_set, values, rest)
         return _in_order(grouped_field_set, values, rest)

@@ -66,7 +66,7 @@ class JobFilter:
     )
 
 
-_SAME_FIELDS = tuple(field.name for field in fields(records.JobFilter) if field.name != "payload")
+_SAME_FIELDS = tuple(field.name for field in fields(JobFilter) if field.name != "payload")
 
 
 def job_filter(filter: JobFilter | None) -> records.JobFilter:
@@ -163,7 +163,7 @@ class EnqueueJobInput:
         return records.NewJob(**chosen)
 
 
-_PLAIN = tuple(field.name for field in fields(records.NewJob) if field.name not in {"backoff", "traceparent"})
+_PLAIN = tuple(field.name for field in fields(EnqueueJobInput) if field.name != "backoff")
 
 
 def new_job_or_error(input: EnqueueJobInput) -> records.NewJob | SwitchtowerError:

@@ -1,7 +1,7 @@
 """When does a schedule fire?
 
-A schedule is a cron expression in a time zone, or an interval. Each moment at which it fires is a *slot*; a slot makes at
-most one job, whoever schedules. Cron maths is croniter's; what happens when clocks change is ours:
+A schedule is a cron expression in a time zone, or an interval. Each moment at which it fires is a *slot*; a slot makes
+at most one job, whoever schedules. Cron maths is croniter's; what happens when clocks change is ours:
 
 - a schedule with a fixed hour fires once when clocks go back (at the first of the two equal times), and once, right
   after the gap, when clocks skip its time;
@@ -54,7 +54,7 @@ class Overlap(StrEnum):
 
 
 class CatchUp(StrEnum):
-    """What happens to slots that passed while nobody scheduled: none of them fires, the last one, or all (up to 1,000)."""
+    """What happens to slots that passed while nobody scheduled: none fires, the last one, or all (up to 1,000)."""
 
     SKIP = "skip"
     ONE = "one"
@@ -194,7 +194,8 @@ def _instant(wall: datetime, zone: ZoneInfo) -> datetime:
 
 
 def _offset_change(start: datetime, end: datetime, zone: ZoneInfo, offset: timedelta) -> datetime | None:
-    """The first moment in (start, end] at which the zone's offset is not `offset`; looks every 12 hours at most a year."""
+    """The first moment in (start, end] at which the zone's offset is not `offset`; looks every 12 hours at most a
+    year."""
     moment = start
     while moment < end:
         probe = min(end, moment + timedelta(hours=12))

@@ -40,9 +40,9 @@ class Topic(StrEnum):
 class Event:
     """One event. `cursor` resumes behind it and orders like time does; `clock` is its cluster time as one integer.
 
-    For jobs, `type` is the transition's name (`switchtower.states`); `progress` has its value in `data["progress"]`, `log`
-    its lines in `data["lines"]`. `from_state` and `to_state` differ only when the state changed; `to_state` is `removed`
-    for a removal. `data` holds what only some types have: `ms` (run time), `wait_ms` (time spent waiting),
+    For jobs, `type` is the transition's name (`switchtower.states`); `progress` has its value in `data["progress"]`,
+    `log` its lines in `data["lines"]`. `from_state` and `to_state` differ only when the state changed; `to_state` is
+    `removed` for a removal. `data` holds what only some types have: `ms` (run time), `wait_ms` (time spent waiting),
     `worker`, `error`, `removed`.
     """
 

@@ -11,12 +11,26 @@ import secrets
 
 from typeid import TypeID
 
-__all__ = ["ATTEMPT", "BULK", "CRON", "DEAD_LETTER", "JOB", "WORKER", "attempt_id", "lease_token", "new_id"]
+__all__ = [
+    "ATTEMPT",
+    "BULK",
+    "CRON",
+    "DEAD_LETTER",
+    "JOB",
+    "RUN",
+    "WORKER",
+    "attempt_id",
+    "job_of_run",
+    "lease_token",
+    "new_id",
+    "run_id",
+]
 
 JOB = "job"
 DEAD_LETTER = "dlq"
 WORKER = "wkr"
 CRON = "cron"
+RUN = "run"
 BULK = "bulk"
 ATTEMPT = "att"
 
@@ -29,6 +43,17 @@ def new_id(prefix: str) -> str:
 def attempt_id(job_id: str, generation: int, number: int) -> str:
     """The id of one attempt: the same for the worker that runs it and for everyone who reads it later."""
     return f"{ATTEMPT}_{job_id.partition('_')[2] or job_id}_{generation}_{number}"
+
+
+def run_id(job_id: str) -> str:
+    """The id of the workflow run whose job this is: the same id under the prefix of runs."""
+    return f"{RUN}_{job_id.partition('_')[2]}"
+
+
+def job_of_run(id: str) -> str:
+    """The id of a run's job, from the run's id (`run_…`, or `wfrun_…` as Dispatch spells it); other ids as they are."""
+    prefix, mark, suffix = id.partition("_")
+    return f"{JOB}_{suffix}" if mark and prefix in (RUN, "wfrun") else id
 
 
 def lease_token() -> str:

@@ -54,6 +54,7 @@ class NewJob:
         depends_on: it stays blocked until all of these are completed.
         job_id: the caller's own id, unique per queue and tenant.
         on_child_failure: what becomes of it when a job that it waits for does not complete (None: fail).
+        workflow: the workflow and version that this job is a run of.
         cron_id: the cron whose slot or trigger made it.
         idempotency_key: the same key gives the same job for 24 h, whatever happened to the first answer.
     """
@@ -81,6 +82,7 @@ class NewJob:
     job_id: str | None = None
     idempotency_key: str | None = None
     on_child_failure: ChildFailure | None = None
+    workflow: tuple[str, int] | None = None
     cron_id: str | None = None
     traceparent: str | None = None
 
@@ -142,8 +144,8 @@ def _bounded(name: str, value: int | None, low: int, high: int, *, needed: bool 
 
 
 class ChildFailure(StrEnum):
-    """What becomes of a parent when a job that it waits for fails, is cancelled or removed: it fails too; it runs all the
-    same; or it runs, and the failed child is removed."""
+    """What becomes of a parent when a job that it waits for fails, is cancelled or removed: it fails too; it runs all
+    the same; or it runs, and the failed child is removed."""
 
     FAIL = "fail"
     IGNORE = "ignore"

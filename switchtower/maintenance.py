@@ -47,6 +47,7 @@ class Maintenance:
             _Duty(0.5, upkeep.rescue),
             _Duty(1, upkeep.expire),
             _Duty(1, upkeep.relay),
+            _Duty(2, engine.workflows.wake),
             _Duty(5, upkeep.let_go),
             _Duty(5, upkeep.resume_bulk),
             _Duty(5, upkeep.unpark),

@@ -125,6 +125,7 @@ TRANSITIONS: dict[str, Transition] = {
         _t("promote", {S.SCHEDULED, S.RETRYING}, {S.WAITING}, "–", "API"),
         _t("update", NOT_ACTIVE, SAME, "–", "API"),
         _t("progress", {S.ACTIVE}, SAME, "–", "worker", fenced=True),
+        _t("checkpoint", {S.ACTIVE}, SAME, "a step of a workflow run ended or waits", "worker", fenced=True),
         _t("log", {S.ACTIVE}, SAME, "–", "worker", fenced=True),
         _t("remove", NOT_ACTIVE, {REMOVED}, "outbox relayed first (force: active too)", "API, maintenance"),
     )

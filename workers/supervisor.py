@@ -235,6 +235,7 @@ class Supervisor:
     async def _watch_files(self) -> None:
         from watchfiles import PythonFilter, awatch
 
+        logging.getLogger("watchfiles").setLevel(logging.WARNING)
         async for changes in awatch(self.folder, watch_filter=PythonFilter(), stop_event=self._stopping):
             names = sorted({Path(path).name for _, path in changes})
             logger.info("%s changed: the workers restart", ", ".join(names[:5]))

@@ -20,6 +20,7 @@ from switchtower.engine.queues import GroupCount, Queue, Queues
 from switchtower.engine.stats import MinuteBucket, Stats, Totals
 from switchtower.engine.upkeep import Retention, Upkeep
 from switchtower.engine.workers import Workers
+from switchtower.engine.workflows import Workflows
 from switchtower.errors import ConfigurationError
 from switchtower.events import EventHub
 from switchtower.payloads import PAYLOAD_LIMIT
@@ -66,6 +67,7 @@ class Engine:
         self.dead_letters = DeadLetters(store, self.jobs)
         self.bulk = Bulk(store, self.effects, self.holder)
         self.flows = Flows(store, self.effects, self.bulk, payload_limit)
+        self.workflows = Workflows(store, self.jobs, self.effects, payload_limit)
         self.crons = Crons(store, self.jobs, payload_limit)
         self.stats = Stats(store)
         self.blockages = Blockages(store)

@@ -36,6 +36,7 @@ FLOOR_SECONDS = 0.5
 CONTROLS_SECONDS = 0.5
 PROBE = 200
 READ_BACK_SECONDS = 20.0
+DOUBT_SECONDS = 60.0
 
 
 @dataclass(slots=True)
@@ -51,6 +52,17 @@ class _Cursor:
     served: frozenset[str] = field(default_factory=frozenset)
 
 
+@dataclass(slots=True)
+class _Doubt:
+    """A claim whose answer was lost: the server may still be carrying it out after its token was first read back."""
+
+    token: str
+    worker_id: str
+    since: float
+    asked_at: float = 0.0
+    known: set[str] = field(default_factory=set)
+
+
 @translate_errors
 class Claims:
     """The verbs of workers."""
@@ -60,6 +72,7 @@ class Claims:
         self._effects = effects
         self._result_limit = payload_limit
         self._queues: dict[str, _Cursor] = defaultdict(_Cursor)
+        self._doubts: list[_Doubt] = []
         self._turn = 0
 
     async def claim(
@@ -70,10 +83,14 @@ class Claims:
         `names` are the handlers that the worker has (None: any). What is returned is under lease to the worker: start
         it, or release it. Nothing is returned that was paused before this call.
 
-        Raises: StoreUnavailable when it cannot be known what was won; maintenance gives that back after the lease.
+        Raises: StoreUnavailable when it cannot be known what was won; a later call of this worker returns that.
         """
         if not queues or limit < 1:
             return []
+        if self._doubts:
+            late = await self._late(worker_id)
+            if late:
+                return late
         self._turn += 1
         start = self._turn % len(queues)
         for queue in [*queues[start:], *queues[:start]]:
@@ -138,10 +155,32 @@ class Claims:
         """The claim's answer; when the answer was lost, what its token holds."""
         try:
             return await claim
-        except Exception as error:
-            if not unavailable(error):
+        except (Exception, asyncio.CancelledError) as error:
+            if not unavailable(error) and not isinstance(error, asyncio.CancelledError):
                 raise
-            return await self._read_back(token, worker_id)
+            doubt = _Doubt(token, worker_id, time.monotonic())
+            self._doubts.append(doubt)
+            if isinstance(error, asyncio.CancelledError):
+                raise
+            rows = await self._read_back(token, worker_id)
+            doubt.known.update(row["_id"] for row in rows)
+            return rows
+
+    async def _late(self, worker_id: str) -> list[ClaimedJob]:
+        """What claims of this worker won whose answers were lost, and which nobody was told of."""
+        now = time.monotonic()
+        self._doubts = [doubt for doubt in self._doubts if now - doubt.since < DOUBT_SECONDS]
+        for doubt in self._doubts:
+            if doubt.worker_id != worker_id or now - doubt.asked_at < 1:
+                continue
+            doubt.asked_at = now
+            rows = await self._read_back(doubt.token, worker_id)
+            jobs = [claimed_from(row) for row in rows if row["_id"] not in doubt.known]
+            if jobs:
+                doubt.known.update(job.id for job in jobs)
+                queue = jobs[0].queue
+                return await self._allowed(jobs, await self._read_controls(queue, self._queues[queue]))
+        return []
 
     async def _read_back(self, token: str, worker_id: str) -> list[Document]:
         deadline = time.monotonic() + READ_BACK_SECONDS

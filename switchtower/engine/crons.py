@@ -132,7 +132,7 @@ class Crons:
         return await self._change(id, "update", given, caller)
 
     async def enable(self, id: str, *, caller: Caller) -> Cron:
-        """Lets a cron fire again, from its next slot on; the slots that passed meanwhile are not made up for. Idempotent.
+        """Lets a cron fire again, from its next slot on; slots that passed meanwhile are not made up for. Idempotent.
 
         Raises: NotFound.
         """

@@ -251,19 +251,33 @@ class Enqueuer:
         return None
 
     async def _dependencies(self, new: NewJob, caller: Caller) -> list[Document]:
-        rows = []
+        rows = {}
         for id in dict.fromkeys(new.depends_on):
             row = await commands.locate(self._store, id, caller, fields={"state": 1})
             if row is None:
                 raise NotFound("Job", id)
-            rows.append(row)
-        return rows
+            rows[row["_id"]] = row
+        return list(rows.values())
+
+    async def _refuse_circle(self, parent_id: str, dependencies: Sequence[str]) -> None:
+        """A job that waits for what its own parent holds up would wait for ever, and its parent with it."""
+        seen: set[str] = set()
+        found = set(dependencies)
+        while found:
+            if parent_id in found:
+                raise InvalidInput(
+                    "dependsOn", "would make a circle: the parent waits for this job, and it for the parent."
+                )
+            seen |= found
+            rows = await commands.find_by_ids(self._store, list(found), fields={"pending": 1})
+            found = {id for row in rows for id in row.get("pending", ())} - seen
 
     async def _join_parent(self, document: Document, parent_id: str, caller: Caller) -> None:
         """Makes the parent wait for the child before the child exists: it can never finish without having been seen."""
         parent = await commands.locate(self._store, parent_id, caller, fields={"state": 1})
         if parent is None:
             raise NotFound("Job", parent_id)
+        await self._refuse_circle(parent["_id"], document.get("pending", ()))
         document["parent_id"] = document["event"]["1"]["parent"] = parent["_id"]
         pipeline = transitions.add_child(document["_id"], caller.actor)
         states = [state.value for state in JobState if state not in FINAL]

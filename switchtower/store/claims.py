@@ -12,6 +12,7 @@ from typing import Any
 
 from bson.max_key import MaxKey
 from pymongo import ASCENDING, ReturnDocument
+from pymongo.read_concern import ReadConcern
 
 from switchtower.store import transitions
 from switchtower.store.collections import Store
@@ -90,17 +91,20 @@ async def claim_batch(store: Store, ids: Sequence[str], *, token: str, worker_id
 
 
 async def read_back(store: Store, token: str, worker_id: str) -> list[Document]:
-    """What a claim token holds now; after a lost answer this, not a second claim, tells what was won."""
-    found: list[Document] = await store.jobs.find(
-        {"state": "active", "worker_id": worker_id, "token": token}, CLAIM_FIELDS, batch_size=1_000
-    ).to_list(None)
+    """What a claim token holds now; after a lost answer this, not a second claim, tells what was won.
+
+    Linearizable: a claim whose answer was lost may not be on a majority yet, and a majority read would miss it.
+    """
+    jobs = store.jobs.with_options(read_concern=ReadConcern("linearizable"))
+    match = {"state": "active", "worker_id": worker_id, "token": token}
+    found: list[Document] = await jobs.find(match, CLAIM_FIELDS, batch_size=1_000).to_list(None)
     return found
 
 
 @dataclass(slots=True)
 class Statement:
-    """One guarded update of a flush: the jobs (all under one token), the verb and the pipeline for them, and roughly how
-    many bytes it takes."""
+    """One guarded update of a flush: the jobs (all under one token), the verb and the pipeline for them, and roughly
+    how many bytes it takes."""
 
     verb: str
     token: str

@@ -21,6 +21,7 @@ class Store:
         self.dead_letters: Any = database["dead_letters"]
         self.bulk_operations: Any = database["bulk_operations"]
         self.crons: Any = database["crons"]
+        self.events: Any = database["events"]
         self.counters: Any = database["counters"]
         self.minutes: Any = database["minutes"]
         self.leases: Any = database["leases"]

@@ -156,7 +156,8 @@ async def page(store: Store, caller: Caller, *, after: str | None, limit: int) -
 async def change(
     store: Store, id: str, caller: Caller, type: str, fields: Mapping[str, Any], *, seen: int | None = None
 ) -> Document | None:
-    """Changes a cron and stamps the event. Guard: with `seen`, nobody changed it since that event. Raises: Duplicate."""
+    """Changes a cron and stamps the event. Guard: with `seen`, nobody changed it since that event. Raises:
+    Duplicate."""
     sets = {field: literal(value) for field, value in fields.items()}
     match = {"_id": id, **visible_to(caller)} | ({} if seen is None else {"event_seq": seen})
     try:
@@ -188,8 +189,8 @@ async def due(store: Store, limit: int) -> list[Document]:
 async def take_slots(
     store: Store, cron: Document, slots: Sequence[datetime], *, next_at: datetime | None
 ) -> Document | None:
-    """Moves a cron behind its due slots and notes them. Guard: it still stands at the slot that was seen, is enabled, and
-    nothing is unfinished. Returns: the cron after, or None when another scheduler was first."""
+    """Moves a cron behind its due slots and notes them. Guard: it still stands at the slot that was seen, is enabled,
+    and nothing is unfinished. Returns: the cron after, or None when another scheduler was first."""
     document: Document | None = await store.crons.find_one_and_update(
         {"_id": cron["_id"], "next_at": cron["next_at"], "enabled": True, "due": [], "event_seq": cron["event_seq"]},
         {

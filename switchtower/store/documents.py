@@ -84,6 +84,8 @@ def job_document(new: NewJob, *, id: str, org: str, app: str, actor: str, now_ms
     for field in ("lifo", "remove_on_complete", "remove_on_fail"):
         if getattr(new, field):
             document[field] = True
+    if new.workflow is not None:
+        document["run"] = {"workflow": new.workflow[0], "version": new.workflow[1]}
     if new.tags:
         document["tags"] = list(new.tags)
     if new.depends_on:

@@ -21,6 +21,7 @@ from bson.codec_options import CodecOptions
 from bson.errors import InvalidDocument
 from pymongo.errors import (
     AutoReconnect,
+    BulkWriteError,
     ConnectionFailure,
     DuplicateKeyError,
     ExecutionTimeout,
@@ -68,6 +69,8 @@ def unavailable(error: BaseException) -> bool:
         return True
     if isinstance(error, PyMongoError) and (error.timeout or error.has_error_label("RetryableWriteError")):
         return True
+    if isinstance(error, BulkWriteError):
+        return bool(error.details.get("writeConcernErrors"))
     return isinstance(error, InvalidOperation) and "close" in str(error).lower()
 
 

@@ -82,7 +82,8 @@ async def counts(store: Store, roots: Sequence[str]) -> dict[str, dict[JobState,
 
 async def retry(store: Store, flow_id: str, actor: str) -> int:
     """failed, cancelled → blocked while something below is not completed, else waiting; parents before children, so
-    that none can miss its child's end. Returns: how many jobs. Raises: Duplicate when a unique key is held elsewhere."""
+    that none can miss its child's end. Returns: how many jobs. Raises: Duplicate when a unique key is held
+    elsewhere."""
     fields = {"state": 1, "parent_id": 1, "depends_on": 1}
     match = {"flow_id": flow_id, "state": {"$in": [state.value for state in JobState]}}
     rows: list[Document] = await store.jobs.find(match, fields, sort=[("_id", 1)]).to_list(None)

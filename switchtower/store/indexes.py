@@ -72,6 +72,9 @@ JOBS = [
     # flows: the jobs of one, and the roots as a list
     IndexModel([("flow_id", 1), ("_id", 1)], name="flow_id", partialFilterExpression={"flow_id": EXISTS}),
     IndexModel([("flow_root", 1), ("_id", 1)], name="flow_root", partialFilterExpression={"flow_root": EXISTS}),
+    # workflows: runs as a list, and those that wait for an event
+    IndexModel([("run.workflow", 1), ("_id", 1)], name="run", partialFilterExpression={"run": EXISTS}),
+    IndexModel([("awaiting", 1)], name="awaiting", partialFilterExpression={"awaiting": EXISTS}),
     # lists by tag, and error clusters with their retry
     IndexModel([("tags", 1), ("_id", 1)], name="tags", partialFilterExpression={"tags": EXISTS}),
     IndexModel([("error.fingerprint", 1), ("_id", 1)], name="fingerprint", partialFilterExpression={"error": EXISTS}),
@@ -106,6 +109,17 @@ CRONS = [
     IndexModel([("due.slot", 1)], name="due", partialFilterExpression={"due.slot": EXISTS}),
 ]
 
+EVENTS = [
+    # consume, wake: what nobody has consumed yet, by name
+    IndexModel([("org", 1), ("name", 1), ("_id", 1)], name="open", partialFilterExpression={"consumed_by": None}),
+    # consume: what this step of this run was given
+    IndexModel([("consumed_by", 1)], name="consumed_by", partialFilterExpression={"consumed_by": {"$type": "string"}}),
+    # publish: one event per idempotency key
+    IndexModel([("org", 1), ("key", 1)], name="key", unique=True, partialFilterExpression={"key": EXISTS}),
+    # events are forgotten after 30 days
+    IndexModel([("gone_at", 1)], name="gone_at", expireAfterSeconds=0),
+]
+
 BULK = [
     # resume after a crash; forget after a week
     IndexModel([("done", 1), ("_id", 1)], name="open"),
@@ -121,6 +135,7 @@ def _plan(store: Store) -> list[tuple[Any, list[IndexModel]]]:
         (store.minutes, MINUTES),
         (store.bulk_operations, BULK),
         (store.crons, CRONS),
+        (store.events, EVENTS),
     ]
 
 

@@ -114,8 +114,8 @@ async def lost_candidates(store: Store, limit: int = 100) -> list[Document]:
 
 
 async def stray_holders(store: Store, limit: int = 1_000) -> set[str]:
-    """Workers that hold jobs and are not present: the process that was taking their jobs back died, or they thawed after
-    they were lost and claimed before they knew (one index seek per present worker)."""
+    """Workers that hold jobs and are not present: the process that was taking their jobs back died, or they thawed
+    after they were lost and claimed before they knew (one index seek per present worker)."""
     present = [row["_id"] async for row in store.workers.find({"state": {"$in": PRESENT}}, {"_id": 1})]
     rows = store.jobs.find({"state": "active", "worker_id": {"$nin": present}}, {"worker_id": 1}, limit=limit).hint(
         "active"

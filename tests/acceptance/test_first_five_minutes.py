@@ -92,6 +92,14 @@ class Dev:
                 return found
 
     @property
+    def said(self) -> list[str]:
+        """Every line that it wrote so far."""
+        while not self._fresh.empty():
+            line = self._fresh.get()
+            self.lines += [line] if line is not None else []
+        return self.lines
+
+    @property
     def family(self) -> list[psutil.Process]:
         """Its processes and theirs, the database included."""
         return [self.process, *self.process.children(recursive=True)]
@@ -137,7 +145,7 @@ def switchtower(dev: Dev, *arguments: str, code: int = 0) -> str:
         text=True,
         timeout=60,
     )
-    assert ended.returncode == code, ended.stdout + ended.stderr
+    assert ended.returncode == code, "\n".join([ended.stdout, ended.stderr, *dev.said])
     return ended.stdout
 
 

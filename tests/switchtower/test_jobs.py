@@ -92,9 +92,9 @@ def test_payload_limit_is_the_callers() -> None:
     assert refusal.value.too_large
 
 
-@given(st.integers(0, 10**9), st.text(max_size=20).filter(lambda text: "'" not in text and "\n" not in text))
+@given(st.integers(0, 10**9), st.text(st.characters(categories=("L", "N")), max_size=20))
 def test_fingerprint_ignores_numbers_ids_and_quoted_values(number: int, text: str) -> None:
-    message = f"user {number} sent {text!r:.0}'{text}' as 0x{number:x}"
+    message = f"user {number} sent '{text}' as 0x{number:x}"
     assert fingerprint("ValueError", message, "f") == fingerprint("ValueError", "user 7 sent 'x' as 0xff", "f")
 
 

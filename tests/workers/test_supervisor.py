@@ -165,7 +165,7 @@ async def test_a_users_own_packages_named_as_ours_are_the_ones_its_workers_impor
             found = (await finished(app, id)).result
             assert found == {name: str(USER_PROJECT / name / "__init__.py") for name in ("app", "schema", "workers")}
         job = await finished(app, mail.job.id)
-        assert (job.state, job.result, job.logs[0].line) == ("completed", {"bytes": 49}, "sent by Ada")
+        assert (job.state, job.result, job.logs[0].line) == ("completed", {"bytes": 43}, "sent by Ada")
         assert len(workers.children()) == 2
         workers.process.send_signal(signal.SIGTERM)
         assert workers.process.wait(30) == 0
