@@ -10,6 +10,7 @@ import re
 import secrets
 import traceback
 from collections.abc import Collection
+from contextlib import suppress
 from typing import Any, Final
 
 import structlog
@@ -45,7 +46,7 @@ def _log(scope: Scope, error: Exception) -> None:
     log.error(
         "request failed",
         request_id=scope["state"]["request_id"],
-        method=scope["method"],
+        method=scope.get("method", "WEBSOCKET"),
         path=scope["path"][:200],
         error=f"{type(error).__name__}: {error}"[:400],
         trace="".join(traceback.format_exception(error))[-1_200:],
@@ -79,7 +80,12 @@ class FrontDoor:
             await self._refuse(refused, scope, receive, self._with_headers(send, request_id))
             return
         if scope["type"] == "websocket":
-            await self._app(scope, receive, send)
+            try:
+                await self._app(scope, receive, send)
+            except Exception as error:
+                _log(scope, error)
+                with suppress(Exception):  # without it the client would see a lost connection
+                    await send({"type": "websocket.close", "code": 1011, "reason": f"Logged as {request_id}."})
             return
         started = False
 

@@ -62,7 +62,7 @@ async def process(
         *command,
         cwd=folder,
         env={**os.environ, **(environment or {})},
-        stdin=asyncio.subprocess.DEVNULL,
+        stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
         limit=64 * 1024 * 1024,
     )
@@ -90,6 +90,8 @@ async def worker(
     command = (
         *(sys.executable, "-P", "-m", "switchtower.runner", "tasks:app"),
         *("--app-dir", str(ROOT / "bench"), "--concurrency", str(concurrency)),
+        # It ends when this process does.
+        "--supervised",
     )
     async with process(*command, environment=_environment(url, database, driver) | more) as started:
         ready = orjson.loads(await started.line())

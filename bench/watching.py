@@ -51,13 +51,24 @@ async def recorded(url: str, jobs: int) -> AsyncIterator[Stream]:
 async def hub_rate(stream: Stream, driver: str) -> float:
     """Events a second that one subscriber gets from a hub which reads the stretch from its beginning."""
     engine = await Engine.connect(stream.url, database=stream.database, driver=driver)
-    hub = EventHub(lambda after: changes.read(engine._store, after=after or stream.cursor))
+    joined = asyncio.Event()
+
+    async def source(after: str | None) -> AsyncIterator[tuple[list[Event], str]]:
+        if after is None:
+            # The hub is open from here on, and reads once its subscriber is there.
+            yield [], stream.cursor
+            await joined.wait()
+        async for batch in changes.read(engine._store, after=after or stream.cursor):
+            yield batch
+
+    hub = EventHub(source)
     seen = 0
     try:
         subscription = hub.subscribe(lambda event: event.topic is Topic.JOB, buffer=stream.events + 1)
         async with asyncio.timeout(READ_SECONDS):
-            began = time.perf_counter()
             async with subscription as items:
+                joined.set()
+                began = time.perf_counter()
                 async for item in items:
                     if isinstance(item, Gap):
                         raise RuntimeError(f"The hub's only subscriber fell behind: {item.reason}")

@@ -189,7 +189,7 @@ async def _dead_letter(root: strawberry.Parent[records.Job], info: Info) -> Any:
 
 
 async def _why_not_running(root: strawberry.Parent[records.Job], info: Info) -> list[BlockageRecord]:
-    return await resolvers.why_not_running(info.context, root)
+    return await loaders.loader(info.context, loaders.blockages_of).load(loaders.ById(root))
 
 
 @strawberry.type(description="One cause that keeps a job from running.")

@@ -10,13 +10,16 @@ from typing import Any, TypeVar, cast
 from strawberry.dataloader import DataLoader
 
 from schema.context import Context
-from switchtower.engine import DeadLetter, DeadLetterFilter
+from schema.resolvers import jobs as resolvers
+from switchtower.engine import Blockage, DeadLetter, DeadLetterFilter
 from switchtower.jobs import Job
 from switchtower.pages import Page
 from switchtower.workers import Worker
 
 __all__ = [
+    "ById",
     "Heavy",
+    "blockages_of",
     "children_of",
     "current_jobs",
     "dead_letters",
@@ -73,6 +76,26 @@ def _first(page: Page[Job], size: int) -> Page[Job]:
     if len(page.items) <= size:
         return page
     return Page(page.items[:size], page.cursors[:size], True, page.has_previous)
+
+
+class ById:
+    """A record as a key of a loader: equal to any reading of the same thing."""
+
+    __slots__ = ("record",)
+
+    def __init__(self, record: Job) -> None:
+        self.record = record
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, ById) and other.record.id == self.record.id
+
+    def __hash__(self) -> int:
+        return hash(self.record.id)
+
+
+async def blockages_of(context: Context, keys: list[ById]) -> list[list[Blockage]]:
+    """Why each of the jobs does not run."""
+    return await resolvers.why_not_running(context, [key.record for key in keys])
 
 
 async def dead_letters_of(context: Context, job_ids: list[str]) -> list[DeadLetter | None]:

@@ -7,7 +7,8 @@ import contextvars
 import functools
 import inspect
 import logging
-from collections.abc import Awaitable, Callable, Iterable
+import types
+from collections.abc import Awaitable, Callable, Generator, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -58,7 +59,9 @@ class Calls:
     def _call(self, task: Task[..., Any]) -> Call:
         run = self._bare(task)
         if self._app.middlewares or self._app.hooks.start:
-            run = self._wrapped(run)
+            run = _isolated(self._wrapped(run))
+        elif task.kind is HandlerKind.ASYNC:
+            run = _isolated(run)
         return Call(task.arguments, run, task.timeout_ms, task.kind is not HandlerKind.THREAD)
 
     def _bare(self, task: Task[..., Any]) -> Runner:
@@ -93,6 +96,30 @@ class Calls:
             return await call_next()
 
         return wrapped
+
+
+def _isolated(run: Runner) -> Runner:
+    """The same call in a copy of the context: runs that follow each other in one task do not see what this one sets."""
+    return lambda context, arguments: _in_context(contextvars.copy_context(), run(context, arguments))
+
+
+@types.coroutine
+def _in_context(variables: contextvars.Context, call: Any) -> Generator[Any, Any, Any]:
+    """Awaits a coroutine with each of its steps run in `variables`; as in a task of its own, without one."""
+    step, value = call.send, None
+    while True:
+        try:
+            waits_for = variables.run(step, value)
+        except StopIteration as stop:
+            return stop.value
+        try:
+            value = yield waits_for
+            step = call.send
+        except GeneratorExit:
+            variables.run(call.close)
+            raise
+        except BaseException as error:
+            step, value = call.throw, error
 
 
 def _contained(call: Callable[[], Any]) -> Any:

@@ -12,7 +12,7 @@ import random
 import time
 from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from types import TracebackType
 from typing import Any, Self, TypedDict, Unpack
@@ -23,6 +23,7 @@ import orjson
 
 from switchtower.answers import data_of, status_error, success
 from switchtower.errors import ConfigurationError, InvalidInput, NotFound, StoreUnavailable, SwitchtowerError
+from switchtower.retry import Backoff
 from switchtower.subscription import Connection, Subscription, is_loopback, unreachable
 
 __all__ = ["DEFAULT_URL", "Client", "EnqueueOptions", "JobHandle"]
@@ -63,7 +64,7 @@ class EnqueueOptions(TypedDict, total=False):
     delay_ms: int
     run_at: datetime
     max_attempts: int
-    backoff: Mapping[str, Any]
+    backoff: Backoff | Mapping[str, Any]
     timeout_ms: int
     ttl_ms: int
     group: str
@@ -162,6 +163,8 @@ class Client:
         while self._pending or self._flushing:
             self._flush()
             await asyncio.gather(*self._flushing)
+            # Finished flushes take themselves out in a callback; since Python 3.12 awaiting them need not let it run.
+            await asyncio.sleep(0)
         for connection in self._connections:
             await connection.close()
         await self._http.aclose()
@@ -428,6 +431,8 @@ def _pending(job: Mapping[str, Any], loop: asyncio.AbstractEventLoop) -> _Pendin
     if unknown:
         raise InvalidInput(min(unknown), f"is not an option of enqueue; there are {', '.join(sorted(names))}.")
     fields = {_camel(key): value for key, value in job.items()}
+    if isinstance(backoff := job.get("backoff"), Backoff):
+        fields["backoff"] = {_camel(key): value for key, value in asdict(backoff).items()} | {"kind": backoff.kind.name}
     try:
         body = orjson.dumps(fields, option=orjson.OPT_UTC_Z)
     except TypeError as error:

@@ -18,7 +18,7 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any
 
-from switchtower.errors import StoreUnavailable
+from switchtower.errors import InvalidInput, StoreUnavailable
 
 __all__ = ["Event", "EventHub", "Gap", "HistoryLost", "Subscription", "Topic"]
 
@@ -87,6 +87,7 @@ RING_EVENTS = 20_000
 BUFFER_EVENTS = 1_000
 BUFFER_BYTES = 1024 * 1024
 CATCH_UPS = 8
+PORTION_EVENTS = 1_000
 
 
 def _everything(event: Event) -> bool:
@@ -113,6 +114,7 @@ class Subscription:
         self._match = match
         self._after = after
         self._limit = buffer
+        self._limit_bytes = max(BUFFER_BYTES, 1024 * buffer)
         self._items: deque[Event | Gap] = deque()
         self._bytes = 0
         self._ready = asyncio.Event()
@@ -120,9 +122,10 @@ class Subscription:
         self.cursor = after or hub.cursor
 
     async def __aenter__(self) -> AsyncIterator[Event | Gap]:
+        self._hub._open.add(self)
         if self._after is None:
             await self._hub.start()
-            self._hub._attach(self, None)
+            self._hub._live.add(self)
             self.cursor = self._hub.cursor
         return self._iterate()
 
@@ -132,19 +135,20 @@ class Subscription:
     def close(self) -> None:
         """Ends the iteration; harmless when repeated."""
         self._closed = True
-        self._hub._detach(self)
+        self._hub._open.discard(self)
+        self._hub._live.discard(self)
         self._ready.set()
 
     @property
     def caught_up(self) -> bool:
         """Whether everything that the hub has seen was handed to the reader."""
-        return not self._items
+        return self in self._hub._live and not self._items
 
     def _offer(self, event: Event) -> None:
         if not self._match(event):
             return
         self._bytes += _weight(event)
-        if len(self._items) >= self._limit or self._bytes > BUFFER_BYTES:
+        if len(self._items) >= self._limit or self._bytes > self._limit_bytes:
             self._gap(event.cursor, "The subscriber fell behind; events were dropped. Read the state again.")
         else:
             self._items.append(event)
@@ -176,16 +180,21 @@ class Subscription:
 class EventHub:
     """Reads the process's one change stream and serves it to every subscriber.
 
-    The ring holds the most recent events. A subscriber with an older cursor first reads a stream of its own, bounded in
-    number, up to where the ring begins, and is then spliced into the ring in cursor order.
+    The ring holds the most recent events. A subscriber with an older cursor reads what it missed at its own pace, from
+    streams of its own up to where the ring begins and then from the ring, and joins the live events where that ends.
     """
 
-    def __init__(self, source: Source, *, ring_events: int = RING_EVENTS) -> None:
+    def __init__(
+        self, source: Source, *, is_cursor: Callable[[str], bool] = bool, ring_events: int = RING_EVENTS
+    ) -> None:
         self._source = source
+        self._is_cursor = is_cursor
         self._ring: deque[Event] = deque()
         self._ring_events = ring_events
         self._floor = ""
-        self._subscriptions: set[Subscription] = set()
+        self._open: set[Subscription] = set()
+        self._live: set[Subscription] = set()
+        self._lost: str | None = None
         self._task: asyncio.Task[None] | None = None
         self._opened = asyncio.Event()
         self._catch_ups = asyncio.Semaphore(CATCH_UPS)
@@ -203,7 +212,7 @@ class EventHub:
 
     async def close(self) -> None:
         """Ends the stream and every subscription."""
-        for subscription in list(self._subscriptions):
+        for subscription in list(self._open):
             subscription.close()
         if self._task is not None:
             self._task.cancel()
@@ -214,13 +223,18 @@ class EventHub:
     def subscribe(
         self, match: Callable[[Event], bool] = _everything, *, after: str | None = None, buffer: int = BUFFER_EVENTS
     ) -> Subscription:
-        """A subscription to the events that match, from now on or from behind the cursor `after`."""
+        """A subscription to the events that match, from now on or from behind the cursor `after`.
+
+        Raises: InvalidInput when `after` is no cursor.
+        """
+        if after is not None and not self._is_cursor(after):
+            raise InvalidInput("after", "is not a cursor of an event; pass one that an event carried, or leave it out.")
         return Subscription(self, match, after, buffer)
 
     @property
     def subscribers(self) -> int:
         """How many subscriptions are open."""
-        return len(self._subscriptions)
+        return len(self._open)
 
     @property
     def fresh(self) -> bool:
@@ -232,11 +246,12 @@ class EventHub:
         failures = 0
         while True:
             try:
-                async for batch, cursor in self._source(self.cursor or None):
-                    failures = 0
-                    self._read_at = time.monotonic()
-                    self._publish(batch, cursor)
-                    self._opened.set()
+                async with contextlib.aclosing(self._source(self.cursor or None)) as batches:  # type: ignore[type-var]
+                    async for batch, cursor in batches:
+                        failures = 0
+                        self._read_at = time.monotonic()
+                        self._publish(batch, cursor)
+                        self._opened.set()
             except HistoryLost as error:
                 log.warning("change stream history lost, resyncing: %s", error)
                 self._resync(str(error))
@@ -254,11 +269,17 @@ class EventHub:
                 await asyncio.sleep(min(2.0, 0.2 * failures))
 
     def _publish(self, batch: list[Event], cursor: str) -> None:
+        if self._lost is not None:
+            for subscription in self._live:
+                subscription._gap(
+                    cursor, f"The history of changes was lost ({self._lost[:100]}). Read the state again."
+                )
+            self._lost = None
         if not self.cursor:
-            self._floor = cursor if not batch else self._floor
+            self._floor = batch[0].cursor if batch else cursor
         for event in batch:
             self._ring.append(event)
-            for subscription in list(self._subscriptions):
+            for subscription in self._live:
                 subscription._offer(event)
         while len(self._ring) > self._ring_events:
             self._floor = self._ring.popleft().cursor
@@ -268,48 +289,60 @@ class EventHub:
         )
 
     def _resync(self, reason: str) -> None:
+        """Forgets what was; the next stream begins now, and its first cursor is where the gap ends."""
         self.resyncs += 1
         self._ring.clear()
-        self._floor = ""
-        cursor, self.cursor = self.cursor, ""
-        for subscription in list(self._subscriptions):
-            subscription._gap(cursor, f"The history of changes was lost ({reason[:100]}). Read the state again.")
+        self._floor = self.cursor = ""
+        self._lost = reason
+        self._opened.clear()
 
-    def _attach(self, subscription: Subscription, after: str | None) -> None:
-        """Joins a subscription to the live events; with `after`, first everything in the ring behind it."""
-        if after is not None:
-            ring = list(self._ring)
-            for event in ring[bisect_right(ring, after, key=lambda event: event.cursor) :]:
-                subscription._offer(event)
-        self._subscriptions.add(subscription)
-
-    def _detach(self, subscription: Subscription) -> None:
-        self._subscriptions.discard(subscription)
-
-    async def _catch_up(self, subscription: Subscription, after: str) -> AsyncIterator[Event | Gap]:
-        """What happened between `after` and the ring; joins the live events when it reaches them."""
-        await self.start()
-        if self._floor and after >= self._floor:
-            self._attach(subscription, after)
-            return
-        async with self._catch_ups:
-            position = after
-            while not subscription._closed:
+    async def _catch_up(self, subscription: Subscription, after: str) -> AsyncIterator[Event]:
+        """What happened behind `after`, in portions that the reader takes at its own pace; joins the live events when
+        nothing is left between."""
+        position = after
+        while not subscription._closed:
+            await self.start()
+            if position >= self._floor:
+                missed = self._behind(position)
+                if not missed:
+                    self._live.add(subscription)
+                    return
+            else:
                 try:
-                    stream = self._source(position)
-                    async with contextlib.aclosing(stream) as batches:  # type: ignore[type-var]
-                        async for batch, cursor in batches:
-                            for event in batch:
-                                position = event.cursor
-                                if subscription._match(event):
-                                    yield event
-                            position = max(position, cursor)
-                            if self._floor and position >= self._floor:
-                                self._attach(subscription, position)
-                                return
+                    missed, position = await self._portion(position)
                 except HistoryLost as error:
-                    yield Gap(self.cursor, datetime.now(UTC), f"The cursor has left the history ({str(error)[:100]}).")
-                    self._attach(subscription, self.cursor)
+                    self._live.add(subscription)
+                    subscription._gap(self.cursor, f"The cursor has left the history ({str(error)[:100]}).")
                     return
                 except StoreUnavailable:
                     await asyncio.sleep(0.5)
+                    continue
+            for event in missed:
+                position = max(position, event.cursor)
+                if subscription._match(event):
+                    yield event
+
+    def _behind(self, position: str) -> list[Event]:
+        """The next events of the ring behind a cursor."""
+        ring = list(self._ring)
+        start = bisect_right(ring, position, key=lambda event: event.cursor)
+        return ring[start : start + PORTION_EVENTS]
+
+    async def _portion(self, position: str) -> tuple[list[Event], str]:
+        """The next events behind a cursor that is older than the ring, and the cursor behind them.
+
+        A reader that is slow holds no stream while it reads: few of them at a time serve any number of readers.
+        """
+        events: list[Event] = []
+        weight = 0
+        async with (
+            self._catch_ups,
+            contextlib.aclosing(self._source(position)) as batches,  # type: ignore[type-var]
+        ):
+            async for batch, cursor in batches:
+                events += batch
+                weight += sum(map(_weight, batch))
+                position = max(position, cursor)
+                if position >= self._floor or len(events) >= PORTION_EVENTS or weight > BUFFER_BYTES:
+                    break
+        return events, position

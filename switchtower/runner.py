@@ -37,6 +37,8 @@ EXIT_USAGE = 2
 EXIT_UNAVAILABLE = 3
 EXIT_RESTART = 75
 
+OURS = ("switchtower", "importlib", "__main__")
+
 logger = logging.getLogger("switchtower.worker")
 
 
@@ -64,13 +66,21 @@ def import_app(target: str, folder: Path) -> App:
             f"Importing {name!r} failed: it needs the module {error.name!r}, which is not installed here."
         ) from error
     except Exception as error:
-        raise ConfigurationError(f"Importing {name!r} failed:\n{traceback.format_exc(limit=-8).rstrip()}") from error
+        raise ConfigurationError(f"Importing {name!r} failed:\n{_user_traceback(error)}") from error
     found = getattr(module, attribute, None)
     if not isinstance(found, App):
         apps = [key for key, value in vars(module).items() if isinstance(value, App)]
         hint = f" It has {', '.join(f'{name}:{key}' for key in apps)}." if apps else ""
         raise ConfigurationError(f"{name}:{attribute} is not a switchtower.App.{hint}")
     return found
+
+
+def _user_traceback(error: Exception) -> str:
+    """The traceback from the first frame on that is neither ours nor the import system's."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_frame.f_globals.get("__name__", "").partition(".")[0] in OURS:
+        trace = trace.tb_next
+    return "".join(traceback.format_exception(type(error), error, trace, limit=-8)).rstrip()
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

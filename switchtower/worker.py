@@ -105,6 +105,11 @@ class Worker:
         return [slot.context.id for slot in self._slots.running if slot.context is not None]
 
     @property
+    def is_connected(self) -> bool:
+        """Whether the database took its last report; meanwhile outcomes are kept and nothing is claimed."""
+        return self._reporter.reachable
+
+    @property
     def left_behind(self) -> int:
         """How many handlers ignored their stop; they may still run in this process."""
         return self._slots.abandoned
@@ -141,6 +146,7 @@ class Worker:
             for name, work in (
                 ("reports", self._reporter.run()),
                 ("claims", self._claimer.run()),
+                ("lease", self._guard_lease()),
                 ("watch", self._watch()),
             )
         ]
@@ -245,18 +251,27 @@ class Worker:
 
     # While it works.
 
-    async def _watch(self) -> None:
-        """Twice a second: is the lease still ours, was a cancel requested, do jobs wait here that others could run?"""
-        while not self._end.is_set() or self._slots.running:
-            await asyncio.sleep(WATCH_SECONDS)
-            if self._keeper.gone:
-                self._lease_lost()
+    async def _guard_lease(self) -> None:
+        """Notices in time that the lease may be in other hands. Asks nobody: the database may be what is missing."""
+        tick = min(WATCH_SECONDS, self._lease_seconds / 30)
+        while not self._keeper.gone:
+            await asyncio.sleep(tick)
             self._blocked_reported = False
+        self._lease_lost()
+
+    async def _watch(self) -> None:
+        """Twice a second: was a cancel requested, do jobs wait here that others could run?"""
+        while True:
+            await asyncio.sleep(WATCH_SECONDS)
             stock = self._claimer.ready
             if not stock and not self._slots.running:
                 continue
-            with suppress(StoreUnavailable):
+            try:
                 self._cancel(await self._engine.claims.cancel_requests(self.id))
+            except StoreUnavailable:
+                continue
+            except Exception:
+                logger.exception("cancel requests could not be read")
             if stock and not self._slots.idle and time.monotonic() - self._claimer.claimed_at > HOARD_SECONDS:
                 self._release(self._claimer.take_back())
 

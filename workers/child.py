@@ -47,6 +47,8 @@ class Child:
         self.ready = ready
         self.exited_for_reload = False
         self.started_at = time.monotonic()
+        self.ready_at: float | None = None
+        ready.add_done_callback(self._became_ready)
         self.exited = asyncio.create_task(process.wait())
 
     @classmethod
@@ -79,12 +81,7 @@ class Child:
     @property
     def is_ready(self) -> bool:
         """Whether it registered and claims."""
-        return not self.exited.done() and self.was_ready
-
-    @property
-    def was_ready(self) -> bool:
-        """Whether it ever registered."""
-        return self.ready.done() and bool(self.ready.result())
+        return not self.exited.done() and self.ready_at is not None
 
     def terminate(self) -> None:
         """Asks it to drain; the second time, to stop at once."""
@@ -93,6 +90,10 @@ class Child:
     def kill(self) -> None:
         """Ends it as it is."""
         self._signal(signal.SIGKILL)
+
+    def _became_ready(self, ready: asyncio.Task[dict[str, object]]) -> None:
+        if not ready.cancelled() and ready.exception() is None and ready.result():
+            self.ready_at = time.monotonic()
 
     def _signal(self, number: signal.Signals) -> None:
         with suppress(ProcessLookupError):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import signal
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -27,7 +28,7 @@ __all__ = ["Supervisor"]
 logger = logging.getLogger("switchtower.supervisor")
 
 BACKOFF_SECONDS = (0.5, 30.0)
-STABLE_SECONDS = 10.0
+STABLE_SECONDS = 2.0
 KILL_AFTER_SECONDS = 20.0
 
 
@@ -183,8 +184,9 @@ class Supervisor:
         return await child.exited
 
     async def _back_off(self, place: Place, child: Child, code: int) -> None:
-        lived = asyncio.get_running_loop().time() - child.started_at
-        place.failures = 0 if child.was_ready and lived > STABLE_SECONDS else place.failures + 1
+        lived = time.monotonic() - child.started_at
+        worked = 0.0 if child.ready_at is None else time.monotonic() - child.ready_at
+        place.failures = 1 if worked > STABLE_SECONDS else place.failures + 1
         if code in (0, EXIT_RESTART):
             logger.warning("worker process %d ended (%s); another takes its place", child.pid, _ending(code))
             seconds = 0.0

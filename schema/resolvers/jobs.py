@@ -161,9 +161,9 @@ async def error_clusters(context: Context, filter: JobFilter, *, limit: int = 50
     return await context.engine.jobs.error_clusters(filter, caller=context.caller, limit=limit)
 
 
-async def why_not_running(context: Context, job: Job) -> list[Blockage]:
-    """Every cause that keeps the job from running now; none when it is about to run."""
-    return await context.engine.blockages.of(job)
+async def why_not_running(context: Context, jobs: Sequence[Job]) -> list[list[Blockage]]:
+    """Every cause that keeps each of the jobs from running now; none when it is about to run."""
+    return await context.engine.blockages.of_many(jobs)
 
 
 async def watch(context: Context, id: str, *, with_: frozenset[str] | None = None) -> AsyncGenerator[Job | None, None]:

@@ -129,7 +129,7 @@ class Engine:
     def hub(self) -> EventHub:
         """The process's one hub of events; it opens its stream on first use."""
         if self._hub is None:
-            self._hub = EventHub(lambda after: changes.read(self._store, after=after))
+            self._hub = EventHub(lambda after: changes.read(self._store, after=after), is_cursor=changes.is_cursor)
         return self._hub
 
     @staticmethod

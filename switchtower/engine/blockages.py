@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import difflib
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
+from typing import Any
 
 from switchtower.jobs import Job
 from switchtower.states import FINAL, JobState
@@ -16,6 +18,9 @@ from switchtower.store.guards import claimable
 from switchtower.store.indexes import HOT
 
 __all__ = ["Blockage", "BlockageKind", "Blockages"]
+
+COUNTED = 20
+"""For how many jobs of one question the jobs ahead of them are counted."""
 
 
 class BlockageKind(StrEnum):
@@ -52,67 +57,81 @@ class Blockages:
 
     async def of(self, job: Job) -> list[Blockage]:
         """Every cause that holds the job back now; empty when it is about to run."""
-        if job.state in FINAL:
-            return [Blockage(BlockageKind.FINISHED, f"It is {job.state}; retry it to run it again.", None, "retryJob")]
-        if job.state is JobState.ACTIVE:
-            return [Blockage(BlockageKind.RUNNING, f"It is running on worker {job.worker_id}.", None, "cancelJob")]
-        causes = []
-        if job.state is JobState.BLOCKED:
-            shown = ", ".join(job.pending[:5]) + (f" and {len(job.pending) - 5} more" if len(job.pending) > 5 else "")
-            causes.append(Blockage(BlockageKind.WAITS_FOR_JOBS, f"It waits for {len(job.pending)} job(s): {shown}."))
-        elif job.state is JobState.SCHEDULED:
-            causes.append(
-                Blockage(BlockageKind.DELAYED, f"It is due at {_shown(job.run_at)}.", job.run_at, "promoteJob")
-            )
-        elif job.state is JobState.RETRYING:
-            causes.append(
-                Blockage(
-                    BlockageKind.BACKING_OFF,
-                    f"Attempt {job.attempt} of {job.max_attempts} failed; the next is due at {_shown(job.run_at)}.",
-                    job.run_at,
-                    "promoteJob",
-                )
-            )
-        causes += await self._queue(job)
-        causes += await self._workers(job)
-        if not causes and job.state is JobState.WAITING:
-            causes += await self._ahead(job)
+        (causes,) = await self.of_many([job])
         return causes
 
-    async def _queue(self, job: Job) -> list[Blockage]:
-        controls = (await queue_commands.controls(self._store, [job.queue]))[job.queue]
-        causes = []
-        if controls.paused:
-            causes.append(Blockage(BlockageKind.QUEUE_PAUSED, f"Queue {job.queue!r} is paused.", None, "resumeQueue"))
-        if job.name in controls.paused_names:
-            message = f"Jobs named {job.name!r} are paused in queue {job.queue!r}."
-            causes.append(Blockage(BlockageKind.NAME_PAUSED, message, None, "resumeQueue"))
-        return causes
+    async def of_many(self, jobs: Sequence[Job]) -> list[list[Blockage]]:
+        """The causes of each job, in order. What jobs have in common is read once.
 
-    async def _workers(self, job: Job) -> list[Blockage]:
-        rows = await self._store.workers.find(
+        How many jobs go first is counted for at most 20 of them; of the others it is only said that some do.
+        """
+        causes = [_own(job) for job in jobs]
+        held = [job for job in jobs if job.state not in FINAL and job.state is not JobState.ACTIVE]
+        if not held:
+            return causes
+        controls = await queue_commands.controls(self._store, sorted({job.queue for job in held}))
+        workers = await self._store.workers.find(
             {"state": {"$in": ["live", "draining"]}}, {"queues": 1, "names": 1}
         ).to_list(1_000)
-        here = [row for row in rows if job.queue in row["queues"]]
-        if not here:
-            others = sorted({queue for row in rows for queue in row["queues"]})
-            serve = f" Live workers serve: {', '.join(others[:5])}." if others else " No worker is live at all."
-            message = f"No live worker serves queue {job.queue!r}.{serve} Start one for it."
-            return [Blockage(BlockageKind.NO_WORKER, message)]
-        names = {name for row in here for name in row["names"]}
-        if all(row["names"] for row in here) and job.name not in names:
-            near = difflib.get_close_matches(job.name, names, 1)
-            guess = f" (did you mean {near[0]!r}?)" if near else ""
-            same = {"queue": job.queue, "name": job.name, "state": "waiting"}
-            waiting = await self._store.jobs.count_documents(same, limit=10_000)
-            message = f"No worker has the handler {job.name!r}{guess}; {waiting} job(s) wait for it."
-            return [Blockage(BlockageKind.NO_HANDLER, message)]
-        return []
+        unserved = {(job.queue, job.name) for job in held if _lacks_handler(job, workers)}
+        waiting = await self._waiting(unserved) if unserved else {}
+        free = []
+        for job, found in zip(jobs, causes, strict=True):
+            if job.state in FINAL or job.state is JobState.ACTIVE:
+                continue
+            found += _paused(job, controls[job.queue])
+            found += _unserved(job, workers, waiting)
+            if not found and job.state is JobState.WAITING:
+                free.append((job, found))
+        ahead = await self._ahead([job for job, _ in free])
+        for job, found in free:
+            found += ahead.get(job.id, [])
+        return causes
 
-    async def _ahead(self, job: Job) -> list[Blockage]:
-        row = await self._store.jobs.find_one({"_id": job.id}, {"rank": 1, "order": 1, "seq": 1})
-        if row is None:
-            return []
+    async def _waiting(self, pairs: set[tuple[str, str]]) -> dict[tuple[str, str], int]:
+        """How many jobs wait in each queue for each handler, counted up to 10,000 in all."""
+        rows = await self._store.database.aggregate(
+            self._store.jobs.name,
+            [
+                {
+                    "$match": {
+                        "state": "waiting",
+                        "$or": [{"queue": queue, "name": name} for queue, name in sorted(pairs)],
+                    }
+                },
+                {"$limit": 10_000},
+                {"$group": {"_id": {"queue": "$queue", "name": "$name"}, "jobs": {"$sum": 1}}},
+            ],
+        )
+        return {(row["_id"]["queue"], row["_id"]["name"]): row["jobs"] for row in rows}
+
+    async def _ahead(self, jobs: Sequence[Job]) -> dict[str, list[Blockage]]:
+        if not jobs:
+            return {}
+        places = {"rank": 1, "order": 1, "seq": 1, "queue": 1}
+        rows = await self._store.jobs.find({"_id": {"$in": [job.id for job in jobs]}}, places).to_list(None)
+        found: dict[str, list[Blockage]] = {}
+        heads: dict[str, str | None] = {}
+        for position, row in enumerate(rows):
+            queue = row["queue"]
+            if position >= COUNTED:
+                if queue not in heads:
+                    heads[queue] = await self._head(queue)
+                some = heads[queue] not in (None, row["_id"])
+                count = "Other" if some else ""
+            else:
+                count = await self._count_ahead(row)
+            if count:
+                message = f"{count} jobs of its queue go first." if count != "1" else "1 job of its queue goes first."
+                found[row["_id"]] = [Blockage(BlockageKind.JOBS_AHEAD, message, None, "updateJob")]
+        return found
+
+    async def _head(self, queue: str) -> str | None:
+        order = [("rank", 1), ("order", 1), ("seq", 1)]
+        row = await self._store.jobs.find_one(claimable(queue), {"_id": 1}, sort=order, hint=HOT)
+        return None if row is None else row["_id"]
+
+    async def _count_ahead(self, row: Mapping[str, Any]) -> str:
         before = {
             "$or": [
                 {"rank": {"$lt": row["rank"]}},
@@ -120,11 +139,64 @@ class Blockages:
                 {"rank": row["rank"], "order": row["order"], "seq": {"$lt": row["seq"]}},
             ]
         }
-        ahead = await self._store.jobs.count_documents({**claimable(job.queue), **before}, limit=10_000, hint=HOT)
-        if not ahead:
-            return []
-        count = "10,000 or more" if ahead >= 10_000 else str(ahead)
-        return [Blockage(BlockageKind.JOBS_AHEAD, f"{count} job(s) of its queue go first.", None, "updateJob")]
+        match = {**claimable(row["queue"]), **before}
+        ahead = await self._store.jobs.count_documents(match, limit=10_000, hint=HOT)
+        return "10,000 or more" if ahead >= 10_000 else str(ahead or "")
+
+
+def _own(job: Job) -> list[Blockage]:
+    """The causes that the job itself shows."""
+    if job.state in FINAL:
+        return [Blockage(BlockageKind.FINISHED, f"It is {job.state}; retry it to run it again.", None, "retryJob")]
+    match job.state:
+        case JobState.ACTIVE:
+            return [Blockage(BlockageKind.RUNNING, f"It is running on worker {job.worker_id}.", None, "cancelJob")]
+        case JobState.BLOCKED:
+            shown = ", ".join(job.pending[:5]) + (f" and {len(job.pending) - 5} more" if len(job.pending) > 5 else "")
+            return [Blockage(BlockageKind.WAITS_FOR_JOBS, f"It waits for {len(job.pending)} job(s): {shown}.")]
+        case JobState.SCHEDULED:
+            message = f"It is due at {_shown(job.run_at)}."
+            return [Blockage(BlockageKind.DELAYED, message, job.run_at, "promoteJob")]
+        case JobState.RETRYING:
+            message = f"Attempt {job.attempt} of {job.max_attempts} failed; the next is due at {_shown(job.run_at)}."
+            return [Blockage(BlockageKind.BACKING_OFF, message, job.run_at, "promoteJob")]
+    return []
+
+
+def _paused(job: Job, controls: queue_commands.Controls) -> list[Blockage]:
+    causes = []
+    if controls.paused:
+        causes.append(Blockage(BlockageKind.QUEUE_PAUSED, f"Queue {job.queue!r} is paused.", None, "resumeQueue"))
+    if job.name in controls.paused_names:
+        message = f"Jobs named {job.name!r} are paused in queue {job.queue!r}."
+        causes.append(Blockage(BlockageKind.NAME_PAUSED, message, None, "resumeQueue"))
+    return causes
+
+
+def _here(job: Job, workers: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    return [row for row in workers if job.queue in row["queues"]]
+
+
+def _lacks_handler(job: Job, workers: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether its queue is served, by workers that all name their handlers, none of them its."""
+    here = _here(job, workers)
+    return bool(here) and all(row["names"] and job.name not in row["names"] for row in here)
+
+
+def _unserved(job: Job, workers: Sequence[Mapping[str, Any]], waiting: Mapping[tuple[str, str], int]) -> list[Blockage]:
+    if not _here(job, workers):
+        others = sorted({queue for row in workers for queue in row["queues"]})
+        serve = f" Live workers serve: {', '.join(others[:5])}." if others else " No worker is live at all."
+        message = f"No live worker serves queue {job.queue!r}.{serve} Start one for it."
+        return [Blockage(BlockageKind.NO_WORKER, message)]
+    if _lacks_handler(job, workers):
+        names = sorted({name for row in _here(job, workers) for name in row["names"]})
+        near = difflib.get_close_matches(job.name, names, 1)
+        guess = f" (did you mean {near[0]!r}?)" if near else ""
+        count = waiting.get((job.queue, job.name), 0)
+        message = f"No worker has the handler {job.name!r}{guess}; {count} job(s) wait for it."
+        return [Blockage(BlockageKind.NO_HANDLER, message)]
+    return []
 
 
 def _shown(at: datetime) -> str:

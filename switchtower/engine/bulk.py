@@ -19,7 +19,7 @@ from pymongo.errors import BulkWriteError, DuplicateKeyError, PyMongoError, Writ
 from switchtower.callers import Caller
 from switchtower.engine.effects import Effects
 from switchtower.errors import InvalidInput
-from switchtower.ids import BULK, JOB, new_id
+from switchtower.ids import BULK, new_id
 from switchtower.jobs import JobFilter
 from switchtower.states import JobState
 from switchtower.store import jobs as job_commands
@@ -101,14 +101,14 @@ class Bulk:
             for row in await self._store.jobs.find(match, {"_id": 1}, sort=[("_id", 1)], limit=SAMPLE).to_list(None)
         ]
         if dry_run:
-            value, exact = await listing.count(self._store, match, cap=10_000)
+            value, exact = await listing.count(self._store, [match], cap=10_000)
             return BulkOperation(None, verb, value, exact, 0, 0, True, sample, caller.actor, now, None)
         id = new_id(BULK)
         document: Document = {
             "_id": id,
             "verb": verb,
             "match": _stored(match),
-            "cut": new_id(JOB),
+            "cut": now,
             "after": "",
             "matched": 0,
             "changed": 0,
@@ -191,7 +191,7 @@ class Bulk:
             return True
         seen = operation["after"]
         mark = f"{id}#{seen}"
-        ids_only = {"_id": {"$gt": seen, "$lte": operation["cut"]}}
+        ids_only = {"_id": {"$gt": seen}, "created_at": {"$lte": operation["cut"]}}
         match = {"$and": [_restored(operation["match"]), ids_only]}
         rows = await self._store.jobs.find(match, {"outbox": 1}, sort=[("_id", 1)], limit=CHUNK).to_list(None)
         ids = [row["_id"] for row in rows]

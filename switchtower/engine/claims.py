@@ -116,14 +116,24 @@ class Claims:
             state.probed_at = now
             await self._probe(queue, names)
         token = lease_token()
+        try:
+            return await self._win(queue, state, wanted, limit, token, worker_id)
+        except BaseException:
+            # Cancelled or failed half-way: whatever the token won, nobody was told of.
+            self._doubts.append(_Doubt(token, worker_id, time.monotonic()))
+            raise
+
+    async def _win(
+        self, queue: str, state: _Cursor, names: Document | None, limit: int, token: str, worker_id: str
+    ) -> list[ClaimedJob]:
         if limit == 1 or not state.hot:
             row = await self._settled(
-                commands.claim_one(self._store, queue, names=wanted, token=token, worker_id=worker_id), token, worker_id
+                commands.claim_one(self._store, queue, names=names, token=token, worker_id=worker_id), token, worker_id
             )
             rows = [row] if isinstance(row, dict) else row or []
             state.hot = bool(rows)
         else:
-            rows = await self._batch(queue, state, wanted, limit, token, worker_id)
+            rows = await self._batch(queue, state, names, limit, token, worker_id)
         if not rows:
             return []
         return await self._allowed([claimed_from(row) for row in rows], await self._read_controls(queue, state))
@@ -155,15 +165,11 @@ class Claims:
         """The claim's answer; when the answer was lost, what its token holds."""
         try:
             return await claim
-        except (Exception, asyncio.CancelledError) as error:
-            if not unavailable(error) and not isinstance(error, asyncio.CancelledError):
-                raise
-            doubt = _Doubt(token, worker_id, time.monotonic())
-            self._doubts.append(doubt)
-            if isinstance(error, asyncio.CancelledError):
+        except Exception as error:
+            if not unavailable(error):
                 raise
             rows = await self._read_back(token, worker_id)
-            doubt.known.update(row["_id"] for row in rows)
+            self._doubts.append(_Doubt(token, worker_id, time.monotonic(), known={row["_id"] for row in rows}))
             return rows
 
     async def _late(self, worker_id: str) -> list[ClaimedJob]:

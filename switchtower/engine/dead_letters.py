@@ -21,7 +21,8 @@ from switchtower.store import jobs as job_commands
 from switchtower.store.collections import Store
 from switchtower.store.dead_letters import DeadLetter, DeadLetterFilter, dead_letter_from
 from switchtower.store.documents import backoff_from
-from switchtower.store.driver import translate_errors
+from switchtower.store.driver import time_limit, translate_errors
+from switchtower.store.listing import TIME_LIMIT_MS
 
 __all__ = ["DeadLetter", "DeadLetterFilter", "DeadLetters"]
 
@@ -70,9 +71,10 @@ class DeadLetters:
                 clauses.append({"$or": [{"failed_at": {operator: at}}, {"failed_at": at, "_id": {operator: id}}]})
         step = -direction if backwards else direction
         found = self._store.dead_letters.find(
-            {"$and": clauses}, sort=[("failed_at", step), ("_id", step)], limit=size + 1, max_time_ms=2_000
+            {"$and": clauses}, sort=[("failed_at", step), ("_id", step)], limit=size + 1
         )
-        rows = await found.to_list(size + 1)
+        with time_limit(TIME_LIMIT_MS):
+            rows = await found.to_list(size + 1)
         more = len(rows) > size
         rows = rows[:size]
         if backwards:
@@ -87,7 +89,8 @@ class DeadLetters:
     async def count(self, filter: DeadLetterFilter, *, caller: Caller, cap: int = 100_000) -> Count:
         """How many entries match, counted up to `cap`."""
         match = commands.filter_document(filter, org=caller.org)
-        value = await self._store.dead_letters.count_documents(match, limit=cap + 1, maxTimeMS=2_000)
+        with time_limit(TIME_LIMIT_MS):
+            value = await self._store.dead_letters.count_documents(match, limit=cap + 1)
         return Count(min(value, cap), value <= cap)
 
     async def replay(self, id: str, *, caller: Caller, idempotency_key: str | None = None) -> Enqueued:

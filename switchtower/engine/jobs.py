@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from datetime import datetime
 from typing import Any
 
@@ -20,7 +20,7 @@ from switchtower.store import counters, listing, transitions
 from switchtower.store import jobs as commands
 from switchtower.store.collections import Store
 from switchtower.store.documents import error_from, job_from
-from switchtower.store.driver import translate_errors
+from switchtower.store.driver import time_limit, translate_errors
 from switchtower.store.guards import NOT_REMOVED
 from switchtower.store.listing import JobOrder
 
@@ -29,17 +29,7 @@ __all__ = ["ErrorCluster", "JobOrder", "Jobs"]
 Document = dict[str, Any]
 
 RESTRICTS_MORE_THAN_QUEUES = [
-    "ids",
-    "names",
-    "tags",
-    "group",
-    "created_after",
-    "created_before",
-    "text",
-    "unique_key",
-    "parent_id",
-    "error_fingerprint",
-    "flow_id",
+    field.name for field in fields(JobFilter) if field.name not in ("queues", "states", "payload")
 ]
 
 
@@ -114,7 +104,7 @@ class Jobs:
         """
         found = await listing.keyset_page(
             self._store,
-            await self._match(filter, caller),
+            await self._branches(filter, caller),
             order=order,
             first=first if first is not None or last is not None else 50,
             last=last,
@@ -135,24 +125,25 @@ class Jobs:
         with_: frozenset[str] | None = None,
     ) -> list[Job]:
         """A page by offset, as the REST dialects ask for it."""
-        match = await self._match(filter, caller)
+        match = await self._branches(filter, caller)
         rows = await listing.offset_page(
             self._store, match, order=order, offset=offset, limit=limit, fields=listing.projection(with_)
         )
         return [job_from(row) for row in rows]
 
-    async def _match(self, filter: JobFilter, caller: Caller) -> Document:
-        queues = None
-        if filter.queues is None and filter.states is not None and not filter.ids:
-            queues = sorted(await counters.by_queue(self._store, org=caller.org))
-        return listing.filter_document(filter, org=caller.org, queues=queues)
+    async def _branches(self, filter: JobFilter, caller: Caller) -> list[Document]:
+        by_state = filter.queues is None and filter.states is not None and filter.ids is None
+        queues = await listing.queue_names(self._store) if by_state else ()
+        return listing.branches(filter, org=caller.org, queues=queues)
 
     async def count(self, filter: JobFilter, *, caller: Caller, cap: int = 10_000) -> Count:
         """How many match: exact from the counters when only queues and states restrict, else counted up to `cap`."""
         if not filter.payload and all(getattr(filter, field) is None for field in RESTRICTS_MORE_THAN_QUEUES):
             totals = await self.counts(caller=caller, queues=filter.queues)
-            return Count(sum(totals[state] for state in filter.states or JobState), True)
-        value, exact = await listing.count(self._store, await self._match(filter, caller), cap=cap)
+            return Count(
+                sum(totals[state] for state in set(JobState if filter.states is None else filter.states)), True
+            )
+        value, exact = await listing.count(self._store, await self._branches(filter, caller), cap=cap)
         return Count(value, exact)
 
     async def counts(self, *, caller: Caller, queues: Sequence[str] | None = None) -> dict[JobState, int]:
@@ -167,7 +158,7 @@ class Jobs:
             if filter.states is not None and state not in filter.states:
                 found[state] = Count(0, True)
                 continue
-            match = {"$and": [await self._match(filter, caller), {"state": state.value}]}
+            match = await self._branches(replace(filter, states=[state]), caller)
             found[state] = Count(*await listing.count(self._store, match, cap=cap))
         return found
 
@@ -309,31 +300,31 @@ class Jobs:
 
     async def error_clusters(self, filter: JobFilter, *, caller: Caller, limit: int = 50) -> list[ErrorCluster]:
         """Failed and retrying jobs grouped by fault, the largest group first; looks at the newest 10,000 that match."""
-        match = {"$and": [await self._match(filter, caller), {"error": {"$exists": True}}]}
-        rows = await self._store.database.aggregate(
-            self._store.jobs.name,
-            [
-                {"$match": match},
-                {"$sort": {"_id": -1}},
-                {"$limit": 10_000},
-                {"$project": {"error": 1, "queue": 1, "name": 1, "updated_at": 1}},
-                {
-                    "$group": {
-                        "_id": "$error.fingerprint",
-                        "error": {"$first": "$error"},
-                        "sample": {"$first": "$_id"},
-                        "count": {"$sum": 1},
-                        "queues": {"$addToSet": "$queue"},
-                        "names": {"$addToSet": "$name"},
-                        "first": {"$min": "$updated_at"},
-                        "last": {"$max": "$updated_at"},
-                    }
-                },
-                {"$sort": {"count": -1, "last": -1}},
-                {"$limit": limit},
-            ],
-            maxTimeMS=listing.TIME_LIMIT_MS,
-        )
+        match = {"$and": [listing.any_of(await self._branches(filter, caller)), {"error": {"$exists": True}}]}
+        with time_limit(listing.TIME_LIMIT_MS):
+            rows = await self._store.database.aggregate(
+                self._store.jobs.name,
+                [
+                    {"$match": match},
+                    {"$sort": {"_id": -1}},
+                    {"$limit": 10_000},
+                    {"$project": {"error": 1, "queue": 1, "name": 1, "updated_at": 1}},
+                    {
+                        "$group": {
+                            "_id": "$error.fingerprint",
+                            "error": {"$first": "$error"},
+                            "sample": {"$first": "$_id"},
+                            "count": {"$sum": 1},
+                            "queues": {"$addToSet": "$queue"},
+                            "names": {"$addToSet": "$name"},
+                            "first": {"$min": "$updated_at"},
+                            "last": {"$max": "$updated_at"},
+                        }
+                    },
+                    {"$sort": {"count": -1, "last": -1}},
+                    {"$limit": limit},
+                ],
+            )
         clusters = []
         for row in rows:
             error = error_from(row["error"])

@@ -16,7 +16,7 @@ from switchtower.store import counters, transitions
 from switchtower.store import queues as commands
 from switchtower.store.collections import Store
 from switchtower.store.driver import translate_errors
-from switchtower.store.guards import NOT_REMOVED, starts_from
+from switchtower.store.guards import NOT_REMOVED
 
 __all__ = ["GroupCount", "Queue", "Queues"]
 
@@ -162,6 +162,7 @@ class Queues:
             removed += await self._remove(name, list(JobState), caller, force=True)
         await self._announce(name, "obliterate", caller, removed)
         await commands.forget(self._store, name, org=caller.owner)
+        await counters.forget(self._store, name, org=caller.org)
         return removed
 
     @staticmethod
@@ -200,9 +201,9 @@ class Queues:
             for row in rows:
                 if "outbox" in row:
                     await self._effects.relay(id=row["_id"])
-            guard = {"state": NOT_REMOVED} if force else starts_from("remove")
+            still = {**match, **({"state": NOT_REMOVED} if force else {}), "outbox": {"$exists": False}}
             result = await self._store.jobs.update_many(
-                {"_id": {"$in": [row["_id"] for row in rows]}, **guard, "outbox": {"$exists": False}},
+                {**still, "_id": {"$in": [row["_id"] for row in rows]}},
                 transitions.remove(caller.actor),
             )
             removed += int(result.modified_count)

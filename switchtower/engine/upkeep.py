@@ -17,7 +17,7 @@ from switchtower.engine.effects import Effects
 from switchtower.engine.workers import Workers
 from switchtower.events import Event
 from switchtower.jobs import ErrorKind, JobError, fingerprint
-from switchtower.store import counters, leases, outbox, transitions
+from switchtower.store import counters, leases, listing, outbox, transitions
 from switchtower.store import jobs as commands
 from switchtower.store.collections import Store
 from switchtower.store.driver import translate_errors
@@ -210,13 +210,13 @@ class Upkeep:
                 return deleted
 
     async def _retire(self, state: str, before: Any) -> None:
-        for queue in await counters.by_queue(self._store, org=None):
+        for queue in await listing.queue_names(self._store):
             after = ""
             while True:
                 rows = (
                     await self._store.jobs.find(
-                        {"queue": queue, "state": state, "_id": {"$gt": after}, "created_at": {"$lt": before}},
-                        {"finished_at": 1, "updated_at": 1},
+                        {"queue": queue, "state": state, "_id": {"$gt": after}},
+                        {"created_at": 1, "finished_at": 1, "updated_at": 1},
                         sort=[("_id", 1)],
                         limit=CHUNK,
                     )
@@ -235,6 +235,9 @@ class Upkeep:
                         transitions.remove("retention"),
                         guard={"state": state, "finished_at": {"$lt": before}, "outbox": {"$exists": False}},
                     )
+                # Ids sort by creation: behind a whole portion of younger jobs there is nothing old enough.
+                if all(row["created_at"] >= before for row in rows):
+                    break
 
     async def fold_position(self) -> tuple[str | None, int]:
         """Up to which cursor and cluster time events are counted; (None, 0) before the first count."""

@@ -68,11 +68,9 @@ class Workers:
     async def take_back(self, worker_id: str) -> int:
         """Rescues every job of a gone worker, each by the token it was seen with; only started ones are charged.
 
-        Harmless to repeat and to run twice at once. Guard: the worker is lost or stopped. Returns: how many jobs moved.
+        Harmless to repeat and to run twice at once. Guard: the worker is gone after its tokens were seen: what one of
+        the same name claims later carries others. Returns: how many jobs moved.
         """
-        worker = await self._store.workers.find_one({"_id": worker_id}, {"state": 1})
-        if worker is not None and worker["state"] not in leases.GONE:
-            return 0
         error = JobError(
             ErrorKind.WORKER_LOST,
             "WorkerLost",
@@ -86,7 +84,8 @@ class Workers:
             rows = await self._store.jobs.find(
                 {"worker_id": worker_id, "state": "active"}, {"token": 1}, limit=1_000
             ).to_list(None)
-            if not rows:
+            worker = await self._store.workers.find_one({"_id": worker_id}, {"state": 1}) if rows else None
+            if not rows or (worker is not None and worker["state"] not in leases.GONE):
                 break
             by_token: dict[str, list[str]] = {}
             for row in rows:

@@ -17,7 +17,7 @@ from switchtower.events import Event, Topic
 from switchtower.states import JobState
 from switchtower.store.collections import Store
 
-__all__ = ["Delta", "by_queue", "commit", "fold", "position", "recount", "series"]
+__all__ = ["Delta", "by_queue", "commit", "fold", "forget", "position", "recount", "series"]
 
 Document = dict[str, Any]
 
@@ -172,10 +172,18 @@ async def by_queue(store: Store, *, org: str | None, queues: Sequence[str] | Non
         match["queue"] = {"$in": list(queues)}
     found: dict[str, dict[str, int]] = {}
     async for row in store.counters.find(match):
+        if row.get("forgotten") and not any(row["counts"].values()):
+            continue
         counts = found.setdefault(row["queue"], {})
         for state, n in row.get("counts", {}).items():
             counts[state] = counts.get(state, 0) + n
     return found
+
+
+async def forget(store: Store, queue: str, *, org: str | None) -> None:
+    """Leaves an obliterated queue out of every list as soon as its last removals are folded."""
+    scope = {} if org is None else {"org": org}
+    await store.counters.update_many({"queue": queue, **scope}, {"$set": {"forgotten": True}})
 
 
 async def series(

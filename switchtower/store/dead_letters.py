@@ -10,6 +10,7 @@ from typing import Any
 
 from pymongo import ReturnDocument
 
+from switchtower.errors import InvalidInput
 from switchtower.jobs import JobError
 from switchtower.store.collections import Store
 from switchtower.store.documents import error_from
@@ -99,6 +100,8 @@ def filter_document(filter: DeadLetterFilter, *, org: str | None) -> Document:
     if filter.fingerprint is not None:
         match["error.fingerprint"] = filter.fingerprint
     if filter.text is not None:
+        if "\0" in filter.text:
+            raise InvalidInput("text", "must not contain NUL.")
         pattern = {"$regex": re.escape(filter.text[:256]), "$options": "i"}
         match["$or"] = [{"_id": filter.text}, {"job_id": filter.text}, {"name": pattern}, {"error.message": pattern}]
     return match

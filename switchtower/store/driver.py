@@ -12,6 +12,7 @@ import functools
 import inspect
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import UTC
 from typing import Any, TypeVar, cast
@@ -41,7 +42,7 @@ from pymongo.uri_parser import parse_uri
 from switchtower.clock import DatabaseClock
 from switchtower.errors import ConfigurationError, InvalidInput, StoreUnavailable, SwitchtowerError
 
-__all__ = ["Database", "connect", "sync_client", "translate_errors", "unavailable"]
+__all__ = ["Database", "connect", "sync_client", "time_limit", "translate_errors", "unavailable"]
 
 Document = dict[str, Any]
 
@@ -87,6 +88,12 @@ def _translated() -> Iterator[None]:
 
 
 C = TypeVar("C", bound=type)
+
+
+def time_limit(ms: int) -> AbstractContextManager[None]:
+    """Bounds what is awaited inside, in the server too. A command's own `maxTimeMS` would not: the drivers put the
+    client's timeout in its place."""
+    return pymongo.timeout(ms / 1000)
 
 
 def translate_errors(cls: C) -> C:

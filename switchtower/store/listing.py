@@ -10,7 +10,7 @@ import base64
 import binascii
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
 from typing import Any
@@ -23,11 +23,14 @@ from switchtower.jobs import JobFilter
 from switchtower.states import JobState
 from switchtower.store.collections import Store
 from switchtower.store.documents import HEAVY
+from switchtower.store.driver import time_limit
 from switchtower.store.guards import NOT_REMOVED
 
 __all__ = [
     "Found",
     "JobOrder",
+    "any_of",
+    "branches",
     "count",
     "decode_cursor",
     "encode_cursor",
@@ -35,6 +38,7 @@ __all__ = [
     "keyset_page",
     "offset_page",
     "projection",
+    "queue_names",
 ]
 
 Document = dict[str, Any]
@@ -88,11 +92,38 @@ def _any(field: str, values: Sequence[Any]) -> Document:
     return {field: values[0]} if len(values) == 1 else {field: {"$in": list(values)}}
 
 
-def filter_document(filter: JobFilter, *, org: str | None, queues: Sequence[str] | None = None) -> Document:
-    """The filter as MongoDB takes it; values are compared, never interpreted.
+async def queue_names(store: Store) -> list[str]:
+    """The queues that have jobs that are not active: one index seek each."""
+    distinct: list[Document] = [{"$sort": {"queue": 1}}, {"$group": {"_id": "$queue"}}]
+    return [row["_id"] for row in await store.database.aggregate(store.jobs.name, distinct, hint="listing")]
 
-    `queues` names the known queues: a filter by state alone then uses the listing index queue by queue.
+
+def branches(filter: JobFilter, *, org: str | None, queues: Sequence[str] = ()) -> list[Document]:
+    """The filter as alternatives that one index each can answer: active jobs stand in another index than all others.
+
+    `queues` names the queues that have jobs: a filter by state alone then uses the listing index queue by queue.
     """
+    states = set(JobState) if filter.states is None else set(filter.states)
+    if filter.ids is not None or not states or (filter.queues is None and filter.states is None):
+        return [filter_document(filter, org=org)]
+    found = []
+    rest = sorted(states - {JobState.ACTIVE})
+    if rest:
+        narrow = filter.queues is None and 0 < len(queues) * len(rest) <= 100
+        at_rest = replace(filter, states=rest, queues=queues if narrow else filter.queues)
+        found.append(filter_document(at_rest, org=org))
+    if JobState.ACTIVE in states:
+        found.append(filter_document(replace(filter, states=[JobState.ACTIVE]), org=org))
+    return found
+
+
+def any_of(alternatives: Sequence[Document]) -> Document:
+    """The alternatives as one filter."""
+    return alternatives[0] if len(alternatives) == 1 else {"$or": list(alternatives)}
+
+
+def filter_document(filter: JobFilter, *, org: str | None) -> Document:
+    """The filter as MongoDB takes it; values are compared, never interpreted."""
     clauses: list[Document] = []
     if org is not None:
         clauses.append({"org": org})
@@ -104,8 +135,6 @@ def filter_document(filter: JobFilter, *, org: str | None, queues: Sequence[str]
         clauses.append({"state": NOT_REMOVED if filter.queues is None else {"$in": [s.value for s in JobState]}})
     else:
         clauses.append(_any("state", states) if states else {"_id": {"$in": []}})
-        if filter.queues is None and queues and len(queues) * len(states) <= 100:
-            clauses.append(_any("queue", queues))
     for field, values in (("queue", filter.queues), ("name", filter.names), ("tags", filter.tags)):
         if values is not None:
             clauses.append(_any(field, list(values)) if values else {"_id": {"$in": []}})
@@ -227,7 +256,7 @@ def decode_cursor(order: JobOrder, cursor: str) -> tuple[Any, str]:
 
 async def keyset_page(
     store: Store,
-    match: Document,
+    match: Document | Sequence[Document],
     *,
     order: JobOrder,
     first: int | None,
@@ -241,16 +270,20 @@ async def keyset_page(
     backwards = last is not None
     size = last if backwards else first
     assert size is not None
-    clauses = [match]
+    clauses = []
     for cursor, sign in ((after, 1), (before, -1)):
         if cursor is not None:
             value, id = decode_cursor(order, cursor)
             clauses.append(_beyond(field, value, id, ">" if direction * sign > 0 else "<"))
+    alternatives = [match] if isinstance(match, dict) else match
     step = -direction if backwards else direction
-    sort = [*([(field, step)] if field else []), ("_id", step)]
-    query = clauses[0] if len(clauses) == 1 else {"$and": clauses}
-    cursor_ = store.jobs.find(query, fields, sort=sort, limit=size + 1, max_time_ms=TIME_LIMIT_MS, allow_disk_use=True)
-    rows: list[Document] = await cursor_.to_list(size + 1)
+    rows = await _rows(
+        store,
+        [{"$and": [alternative, *clauses]} if clauses else alternative for alternative in alternatives],
+        sort={**({field: step} if field else {}), "_id": step},
+        limit=size + 1,
+        fields=fields,
+    )
     more = len(rows) > size
     rows = rows[:size]
     if backwards:
@@ -278,19 +311,49 @@ def _beyond(field: str | None, value: Any, id: str, sign: str) -> Document:
 
 
 async def offset_page(
-    store: Store, match: Document, *, order: JobOrder, offset: int, limit: int, fields: Mapping[str, int] | None
+    store: Store,
+    match: Sequence[Document],
+    *,
+    order: JobOrder,
+    offset: int,
+    limit: int,
+    fields: Mapping[str, int] | None,
 ) -> list[Document]:
     """A page by offset, for the REST dialects."""
     field, step = _KEYS[order]
-    sort = [*([(field, step)] if field else []), ("_id", step)]
-    cursor = store.jobs.find(
-        match, fields, sort=sort, skip=offset, limit=limit, max_time_ms=TIME_LIMIT_MS, allow_disk_use=True
-    )
-    rows: list[Document] = await cursor.to_list(limit)
-    return rows
+    sort = {**({field: step} if field else {}), "_id": step}
+    return (await _rows(store, match, sort=sort, limit=offset + limit, fields=fields, skip=offset))[:limit]
 
 
-async def count(store: Store, match: Document, *, cap: int) -> tuple[int, bool]:
-    """How many match, counted up to `cap`: (value, whether it is exact)."""
-    value = await store.jobs.count_documents(match, limit=cap + 1, maxTimeMS=TIME_LIMIT_MS)
+async def _rows(
+    store: Store,
+    alternatives: Sequence[Document],
+    *,
+    sort: Mapping[str, int],
+    limit: int,
+    fields: Mapping[str, int] | None,
+    skip: int = 0,
+) -> list[Document]:
+    """The first rows of all alternatives together, each read from an index of its own."""
+    with time_limit(TIME_LIMIT_MS):
+        if len(alternatives) == 1:
+            cursor = store.jobs.find(
+                alternatives[0], fields, sort=list(sort.items()), skip=skip, limit=limit - skip, allow_disk_use=True
+            )
+            rows: list[Document] = await cursor.to_list(limit)
+            return rows
+        shown: list[Document] = [{"$project": dict(fields)}] if fields else []
+        ordered: Document = {"$sort": dict(sort)}
+        first, *others = [[{"$match": match}, ordered, {"$limit": limit}, *shown] for match in alternatives]
+        unions = [{"$unionWith": {"coll": store.jobs.name, "pipeline": other}} for other in others]
+        cut: list[Document] = [ordered, {"$skip": skip}] if skip else [ordered]
+        return await store.database.aggregate(
+            store.jobs.name, [*first, *unions, *cut, {"$limit": limit - skip}], allowDiskUse=True
+        )
+
+
+async def count(store: Store, match: Sequence[Document], *, cap: int) -> tuple[int, bool]:
+    """How many match any of these, counted up to `cap`: (value, whether it is exact)."""
+    with time_limit(TIME_LIMIT_MS):
+        value = await store.jobs.count_documents(any_of(match), limit=cap + 1)
     return (cap, False) if value > cap else (value, True)

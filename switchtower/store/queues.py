@@ -10,9 +10,11 @@ from typing import Any
 from pymongo import ReturnDocument
 
 from switchtower.store.collections import Store
+from switchtower.store.driver import time_limit
 from switchtower.store.expressions import literal
 from switchtower.store.guards import claimable
 from switchtower.store.indexes import HOT
+from switchtower.store.listing import TIME_LIMIT_MS
 
 __all__ = ["Controls", "announce", "control", "controls", "forget", "group_counts", "known", "oldest_waiting"]
 
@@ -141,13 +143,13 @@ async def group_counts(store: Store, name: str, *, org: str | None, limit: int =
     def one(state: str) -> Document:
         return {"$sum": {"$cond": [{"$eq": ["$state", state]}, 1, 0]}}
 
-    return await store.database.aggregate(
-        store.jobs.name,
-        [
-            {"$match": match | {"state": {"$in": ["waiting", "active"]}}},
-            {"$group": {"_id": "$group", "waiting": one("waiting"), "active": one("active")}},
-            {"$sort": {"_id": 1}},
-            {"$limit": limit},
-        ],
-        maxTimeMS=2_000,
-    )
+    with time_limit(TIME_LIMIT_MS):
+        return await store.database.aggregate(
+            store.jobs.name,
+            [
+                {"$match": match | {"state": {"$in": ["waiting", "active"]}}},
+                {"$group": {"_id": "$group", "waiting": one("waiting"), "active": one("active")}},
+                {"$sort": {"_id": 1}},
+                {"$limit": limit},
+            ],
+        )

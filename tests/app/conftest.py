@@ -13,6 +13,7 @@ import pytest
 import strawberry
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
+from starlette.requests import HTTPConnection
 from starlette.routing import Route, WebSocketRoute
 from strawberry.scalars import JSON
 
@@ -168,11 +169,17 @@ def build_door(
         extensions=[lambda: DocumentLimits(documents), lambda: RenderErrors(suggestions=documents.limits.suggestions)],
     )
     closing = asyncio.Event()
+
+    def context(connection: HTTPConnection) -> TestContext:
+        if "x-crash" in connection.headers:
+            raise RuntimeError(SECRET)
+        return TestContext(calls, connection.scope["state"]["request_id"])
+
     requests = requests or RequestLimits()
     endpoint = GraphQLEndpoint(
         schema,
         documents,
-        context=lambda connection: TestContext(calls, connection.scope["state"]["request_id"]),
+        context=context,
         limits=requests,
         closing=closing,
         **options,

@@ -260,6 +260,11 @@ async def test_legacy_protocol_as_a_setting() -> None:
                 assert await close_code(socket) == 4400
 
 
+async def test_a_fault_closes_with_a_code(served: Served) -> None:
+    async with opened(served, init=False, additional_headers={"X-Crash": "1"}) as socket:
+        assert await close_code(socket) == 1011
+
+
 async def test_the_server_says_goodbye(door: Door) -> None:
     own = build_door()
     with serving(own.app, on_closing=own.closing.set) as served:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -18,6 +18,7 @@ from switchtower.store import transitions
 from switchtower.store.collections import Store
 from switchtower.workers import OutcomeKind, WorkerInfo
 from tests.conformance.situations import CALLER, HOUR_MS, Situation, enqueue, fresh, job_in, quiet
+from tests.waiting import until
 
 
 async def _claim_all(engine: Engine, queue: str, limit: int, **fields: Any) -> list[ClaimedJob]:
@@ -51,13 +52,8 @@ async def test_lifo_jobs_go_first_and_the_newest_before_them_all(engine: Engine,
     queue = fresh("queue")
     for name, lifo in (("a", False), ("b", True), ("c", False), ("d", True)):
         job = await enqueue(engine, queue=queue, name=name, lifo=lifo)
-        await _after(engine, job.created_at)
+        await until(lambda job=job: engine.clock.now() > job.created_at)
     assert [job.name for job in await _claim_all(engine, queue, limit)] == ["d", "b", "a", "c"]
-
-
-async def _after(engine: Engine, at: datetime) -> None:
-    while engine.clock.now() <= at:
-        await asyncio.sleep(0.001)
 
 
 async def test_staged_job_takes_the_place_of_its_due_time(engine: Engine) -> None:
@@ -68,7 +64,7 @@ async def test_staged_job_takes_the_place_of_its_due_time(engine: Engine) -> Non
     s = Situation(engine, early.id, queue)
     await s.set(run_at=due, order=int(due.timestamp() * 1000))
     assert await engine.upkeep.stage() == 1
-    assert [job.id for job in await _claim_all(engine, queue, 1)][0] == early.id
+    assert next(job.id for job in await _claim_all(engine, queue, 1)) == early.id
 
 
 async def test_claim_hands_over_what_the_worker_needs(engine: Engine) -> None:
@@ -327,22 +323,26 @@ async def test_thousand_foreign_jobs_do_not_stand_in_the_way(engine: Engine, sto
     await quiet(engine)
 
 
-async def test_cancelled_claim_is_handed_to_the_worker_with_its_next(engine: Engine) -> None:
+async def test_what_a_cancelled_claim_won_is_handed_to_its_worker_with_the_next(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
     queue = fresh("queue")
     job = await enqueue(engine, queue=queue)
-    for _ in range(200):
-        task = asyncio.create_task(engine.claims.claim("w", [queue]))
-        await asyncio.sleep(0)
-        await asyncio.sleep(0)
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
-        if await engine._store.jobs.count_documents({"state": "active"}):
-            break
-    for doubt in engine.claims._doubts:
-        doubt.asked_at = 0.0
-    claimed: list[ClaimedJob] = []
-    while not claimed:
-        claimed = await engine.claims.claim("w", [queue])
-        for doubt in engine.claims._doubts:
-            doubt.asked_at = 0.0
-    assert [found.id for found in claimed] == [job.id]
+    controls = queue_commands.controls
+    won = asyncio.Event()
+
+    async def hangs_after_the_win(*args: Any, **kwargs: Any) -> Any:
+        if await engine._store.jobs.count_documents({"queue": queue, "state": "active"}):
+            won.set()
+            await asyncio.Event().wait()
+        return await controls(*args, **kwargs)
+
+    monkeypatch.setattr(queue_commands, "controls", hangs_after_the_win)
+    task = asyncio.create_task(engine.claims.claim("w", [queue]))
+    await won.wait()
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    monkeypatch.undo()
+    assert await engine.claims.claim("another", [queue]) == []
+    assert [found.id for found in await engine.claims.claim("w", [queue])] == [job.id]
+    assert await engine.claims.claim("w", [queue]) == []

@@ -144,22 +144,21 @@ class Model:
 
     def enqueue(self, new: ModelJob, *, depends_on: Iterable[str], answered: str | None) -> None:
         """`answered` is the id that the caller got (None: an error); `new.id` is ignored."""
+        holders = self.holders(new)
+        if holders:
+            if answered not in holders:
+                raise Violation(f"{answered} was answered although {holders} hold its key")
+            return
         awaited = {self.visible(id).id for id in depends_on}
         parent = None
         if new.parent is not None:
             parent = self.visible(new.parent)
+            if parent.id in self._waits_for(awaited):
+                raise Refused("InvalidInput")
             if parent.state in FINAL:
                 raise Refused("InvalidTransition")
         if answered is None:
             raise Violation("an enqueue that nothing forbids was refused")
-        holders = self.holders(new)
-        if holders:
-            if answered not in holders:
-                raise Violation(f"{answered} was created although {holders} hold its key")
-            if parent is not None:
-                self._block(parent, "?")
-                self._take_out(parent, {"?"})
-            return
         if answered in self.jobs or answered in self.deleted:
             raise Violation(f"the enqueue was answered with {answered}, which does not hold its key")
         new.id = answered
@@ -176,6 +175,13 @@ class Model:
             self._settle([self.jobs[id] for id in sorted(awaited) if self.jobs[id].state not in OPEN])
         else:
             new.state = "waiting" if new.due else "scheduled"
+
+    def _waits_for(self, ids: set[str]) -> set[str]:
+        """These jobs and everything that they wait for."""
+        found = set(ids)
+        while more := {id for job in found & self.jobs.keys() for id in self.jobs[job].pending} - found:
+            found |= more
+        return found
 
     def _block(self, parent: ModelJob, child: str) -> None:
         if parent.state != "active":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -11,8 +12,10 @@ from hypothesis.stateful import run_state_machine_as_test
 from pymongo import MongoClient
 
 from tests.model.machine import QueueMachine, World
+from tests.model.mutants import MUTANTS, Mutant
 
 EXAMPLES = {"ci": 120, "full": 10_000}
+GATE_EXAMPLES = 60
 
 
 def budget(examples: int, *, steps: int = 50) -> settings:
@@ -46,3 +49,17 @@ def test_queue_does_what_the_model_says(world: World, scale: str) -> None:
         if world.failures:
             pytest.fail(world.failures[0])
     assert world.steps > EXAMPLES[scale] * 50
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.__name__)
+def test_model_finds_a_seeded_fault(world: World, mutant: Mutant) -> None:
+    machine = type("Machine", (QueueMachine,), {"world": world})
+    seed(1)(machine)
+    with mutant() as dropped:
+        if isinstance(dropped, tuple):
+            collection, index = dropped
+            world.view[collection].drop_index(index)
+        with suppress(Exception):
+            run_state_machine_as_test(machine, settings=budget(GATE_EXAMPLES))
+    assert world.failures, f"{GATE_EXAMPLES} examples did not notice it"

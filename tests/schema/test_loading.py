@@ -43,6 +43,33 @@ async def test_dead_letters_of_a_list_are_one_command(graph: Graph, engine: Engi
     assert sorted(names) == ["find dead_letters", "find jobs", "find jobs"]
 
 
+async def test_why_a_list_of_jobs_does_not_run_reads_what_they_share_once(
+    graph: Graph, engine: Engine, commands: Commands
+) -> None:
+    await worker(engine, queues=["a", "b", "busy"], names=["send"])
+    for i in range(8):
+        await graph.enqueue("send", queue="ab"[i % 2], delayMs=100_000)
+        await graph.enqueue(f"other{i}", queue="ab"[i % 2])
+        await graph.enqueue("send", queue="c")
+    await graph('mutation { pauseQueue(name: "b") { __typename } }')
+    query = (
+        "query($names: [String!]) { jobs(filter: {names: $names}) { nodes { queue whyNotRunning { kind message } } } }"
+    )
+    with commands.counted() as names:
+        page = await graph(query)
+    assert len(page["nodes"]) == 24 and all(node["whyNotRunning"] for node in page["nodes"])
+    assert len(names) <= 4, names
+    for _ in range(25):
+        await graph.enqueue("send", queue="busy")
+    page = await graph("""{ jobs(filter: {queues: ["busy"]}, orderBy: CREATED_ASC) { nodes {
+      whyNotRunning { kind message } } } }""")
+    kinds = [[cause["kind"] for cause in node["whyNotRunning"]] for node in page["nodes"]]
+    assert kinds == [[]] + [["JOBS_AHEAD"]] * 24
+    counted = [node["whyNotRunning"][0]["message"] for node in page["nodes"][1:]]
+    assert counted[:2] == ["1 job of its queue goes first.", "2 jobs of its queue go first."]
+    assert sum(message.startswith("Other jobs") for message in counted) == 5
+
+
 async def test_a_total_is_counted_only_when_asked_for(graph: Graph, commands: Commands) -> None:
     await graph.enqueue(tags=["t"])
     with commands.counted() as names:

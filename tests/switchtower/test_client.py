@@ -24,6 +24,7 @@ from switchtower.errors import (
     SwitchtowerError,
     Unauthorized,
 )
+from switchtower.retry import Backoff, BackoffKind
 from tests.switchtower.scripted_server import Message, ScriptedServer, push, scripted_server
 
 
@@ -98,6 +99,17 @@ class TestEnqueue:
                 "tags": ["a"],
             }
         ]
+
+    async def test_backoff_goes_out_as_the_schema_has_it(self, server: ScriptedServer, client: Client) -> None:
+        server.answer = accept_jobs
+        await client.enqueue("task", {"n": 1}, backoff=Backoff(BackoffKind.TABLE, waits_ms=(5, 10)))
+        assert server.requests[0]["variables"]["inputs"][0]["backoff"] == {
+            "kind": "TABLE",
+            "baseMs": 1_000,
+            "capMs": 60_000,
+            "jitter": 1.0,
+            "waitsMs": [5, 10],
+        }
 
     async def test_each_call_gets_its_own_answer(self, server: ScriptedServer, client: Client) -> None:
         server.answer = accept_jobs

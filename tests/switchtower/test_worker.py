@@ -7,6 +7,7 @@ import os
 import threading
 import time
 from collections.abc import AsyncIterator
+from contextvars import ContextVar
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -377,6 +378,34 @@ def _is_zombie(pid: int) -> bool:
     return ") Z " in Path(f"/proc/{pid}/stat").read_text()
 
 
+async def test_context_variables_do_not_leak_from_one_job_to_the_next(app: App) -> None:
+    variable: ContextVar[str] = ContextVar("variable", default="unset")
+    seen: list[str] = []
+
+    @app.task
+    async def coroutine(name: str) -> str:
+        seen.append(variable.get())
+        variable.set(name)
+        await asyncio.sleep(0)
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.001):
+                await asyncio.Event().wait()
+        return variable.get()
+
+    @app.task
+    def thread(name: str) -> None:
+        seen.append(variable.get())
+        variable.set(name)
+
+    async with testing.worker(app, concurrency=1) as worker:
+        ids = [(await coroutine.enqueue(name=name)).job.id for name in "abc"]
+        for name in "de":
+            await thread.enqueue(name=name)
+        await worker.until_idle()
+        assert [(await read(app, id)).result for id in ids] == ["a", "b", "c"]
+    assert seen == ["unset"] * 5
+
+
 async def test_middleware_and_hooks_run_around_and_after(app: App) -> None:
     seen: list[Any] = []
 
@@ -630,13 +659,44 @@ async def test_outcomes_outlive_an_unreachable_database(app: App, mongodb_url: s
         ids = [(await works.enqueue(n=n)).job.id for n in range(5)]
         await begun.wait()
         await until(lambda: len(worker.running) == 5)
-        with fail_command(mongodb_url, ["update", "findAndModify"], times=None):
+        with fail_command(mongodb_url, ["update", "findAndModify"], closeConnection=True):
             go_on.set()
-            await until(lambda: not worker.running)
+            await until(lambda: not worker.is_connected)
+            assert worker.running == []
+            assert {(await read(app, id)).state for id in ids} == {"active"}
         await worker.until_idle()
+        assert worker.is_connected
         jobs = [await read(app, id) for id in ids]
         assert [(job.state, job.result, job.attempt) for job in jobs] == [("completed", n, 1) for n in range(5)]
         assert worker.fenced == 0
+
+
+async def test_a_worker_cut_off_from_the_database_stops_before_others_may_take_its_jobs(
+    app: App, mongodb_url: str
+) -> None:
+    begun = asyncio.Event()
+    stopped: list[tuple[Any, float]] = []
+
+    @app.task
+    async def holds(ctx: JobContext) -> None:
+        begun.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            stopped.append((ctx.stop_reason, time.monotonic()))
+
+    worker = Worker(app, concurrency=1, lease_seconds=3, drain_seconds=0)
+    running = asyncio.create_task(worker.run())
+    id = (await holds.enqueue()).job.id
+    await begun.wait()
+    await until(lambda: _started(app, id))
+    renewed = (await (await app.connect()).workers.get_many([worker.id]))[worker.id]
+    cut_off = time.monotonic()
+    with fail_command(mongodb_url, ["update", "findAndModify", "find", "aggregate"], closeConnection=True):
+        await until(lambda: stopped)
+        ((reason, at),) = stopped
+        assert reason is Stop.LEASE_LOST and at - cut_off < 3 and renewed.lease_seconds == 3
+    assert await asyncio.wait_for(running, 30) is Ending.LEASE_LOST
 
 
 async def test_what_died_before_its_start_was_marked_is_marked_before_it_runs_again(app: App) -> None:

@@ -275,7 +275,7 @@ async def test_reload_restarts_the_workers_when_the_code_changes(
     with supervised(project, environment, tmp_path / "log", "tasks:app", "--reload") as workers:
         workers.ready()
         assert (await finished(app, (await app.enqueue("version")).job.id)).result == 1
-        (project / "tasks.py").write_text("this is not Python")
+        (project / "tasks.py").write_text("def broken(:")
         await until(lambda: "waits for the code to change" in workers.said, timeout_seconds=30)
         (project / "tasks.py").write_text(TASKS.replace("return 1", "return 2"))
         assert (await finished(app, (await app.enqueue("version")).job.id, seconds=30)).result == 2
