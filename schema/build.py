@@ -8,10 +8,12 @@ from strawberry.schema.config import StrawberryConfig
 
 from schema.bulk import BulkMutation, BulkQuery, BulkSubscription
 from schema.claims import ClaimMutation
+from schema.crons import Cron, CronMutation, CronQuery, CronSubscription
 from schema.dead_letters import DeadLetter, DeadLetterMutation, DeadLetterQuery, DeadLetterSubscription
 from schema.errors import HANDLERS
 from schema.execution import Executor
 from schema.fields import query
+from schema.flows import FlowMutation, FlowQuery
 from schema.job_operations import JobMutation, JobQuery, JobSubscription
 from schema.jobs import Job
 from schema.node import Node
@@ -26,7 +28,7 @@ __all__ = ["build_schema"]
 
 
 @strawberry.type(description="What can be asked.")
-class Query(JobQuery, QueueQuery, DeadLetterQuery, WorkerQuery, BulkQuery, StatsQuery):
+class Query(JobQuery, QueueQuery, DeadLetterQuery, WorkerQuery, BulkQuery, StatsQuery, CronQuery, FlowQuery):
     """The queries of every noun."""
 
     @query(graphql_type=Node | None, description="The thing with this id, whatever it is; null where there is none.")
@@ -35,12 +37,14 @@ class Query(JobQuery, QueueQuery, DeadLetterQuery, WorkerQuery, BulkQuery, Stats
 
 
 @strawberry.type(description="What can be done.")
-class Mutation(JobMutation, BulkMutation, QueueMutation, DeadLetterMutation, ClaimMutation):
+class Mutation(JobMutation, BulkMutation, QueueMutation, DeadLetterMutation, ClaimMutation, CronMutation, FlowMutation):
     """The mutations of every noun."""
 
 
 @strawberry.type(description="What can be followed.")
-class Subscription(JobSubscription, QueueSubscription, DeadLetterSubscription, WorkerSubscription, BulkSubscription):
+class Subscription(
+    JobSubscription, QueueSubscription, DeadLetterSubscription, WorkerSubscription, BulkSubscription, CronSubscription
+):
     """The subscriptions of every noun."""
 
 
@@ -53,7 +57,7 @@ def build_schema(extensions: Iterable[Any] = (), *, suggestions: bool = True) ->
         Query,
         Mutation,
         Subscription,
-        types=[Job, DeadLetter, Worker],
+        types=[Job, DeadLetter, Worker, Cron],
         extensions=extensions,
         exception_handlers=HANDLERS,
         execution_context_class=Executor,

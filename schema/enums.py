@@ -6,7 +6,7 @@ from enum import EnumMeta, StrEnum
 import strawberry
 
 from switchtower.engine import BlockageKind, JobOrder
-from switchtower.jobs import Deduplication, ErrorKind
+from switchtower.jobs import ChildFailure, Deduplication, ErrorKind
 from switchtower.retry import BackoffKind
 from switchtower.states import TRANSITIONS, JobState, Transition, allowed_from
 from switchtower.workers import WorkerState
@@ -34,6 +34,15 @@ described(
         "COMPLETED": "Ended well.",
         "FAILED": "Ended badly: attempts spent, a fatal error, or its time was up. It leaves a dead letter.",
         "CANCELLED": "Ended by a cancel.",
+    },
+)
+described(
+    ChildFailure,
+    "What becomes of a parent when a job that it waits for fails, is cancelled or is removed.",
+    {
+        "FAIL": "It fails too.",
+        "IGNORE": "It runs all the same.",
+        "REMOVE": "It runs, and the failed child is removed.",
     },
 )
 described(

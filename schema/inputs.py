@@ -11,6 +11,7 @@ from schema.resolvers.jobs import EventFilter
 from schema.scalars import JSON
 from switchtower import jobs as records
 from switchtower.errors import InvalidInput, SwitchtowerError
+from switchtower.jobs import ChildFailure
 from switchtower.retry import Backoff, BackoffKind
 from switchtower.states import JobState
 
@@ -64,6 +65,7 @@ class JobFilter:
     error_fingerprint: str | None = strawberry.field(
         default=None, description="Whose last failure has this fingerprint."
     )
+    flow_id: strawberry.ID | None = strawberry.field(default=None, description="Of this flow; the id of its root.")
 
 
 _SAME_FIELDS = tuple(field.name for field in fields(JobFilter) if field.name != "payload")
@@ -142,6 +144,10 @@ class EnqueueJobInput:
     parent_id: strawberry.ID | None = strawberry.field(default=None, description="The job that waits for it.")
     depends_on: list[strawberry.ID] | None = strawberry.field(
         default=None, description="The jobs that must complete before it runs; at most 1,000."
+    )
+    on_child_failure: ChildFailure | None = strawberry.field(
+        default=None,
+        description="What becomes of it when a job that it waits for does not complete; `FAIL` where not given.",
     )
     remove_on_complete: bool | None = strawberry.field(default=None, description="Removes it when it completes.")
     remove_on_fail: bool | None = strawberry.field(default=None, description="Removes it when it fails.")

@@ -17,7 +17,7 @@ from switchtower import jobs as records
 from switchtower.engine import Blockage as BlockageRecord
 from switchtower.engine import BlockageKind
 from switchtower.engine import ErrorCluster as ClusterRecord
-from switchtower.jobs import Deduplication, ErrorKind
+from switchtower.jobs import ChildFailure, Deduplication, ErrorKind
 from switchtower.retry import BackoffKind
 from switchtower.states import JobState
 
@@ -37,6 +37,8 @@ __all__ = [
 LazyJob = Annotated["Job", strawberry.lazy("schema.jobs")]
 JobConnection = Connection[LazyJob]
 LazyWorker: Any = Annotated["Worker", strawberry.lazy("schema.workers")]  # noqa: F821
+LazyFlow: Any = Annotated["Flow", strawberry.lazy("schema.flows")]  # noqa: F821
+LazyCron: Any = Annotated["Cron", strawberry.lazy("schema.crons")]  # noqa: F821
 LazyDeadLetter: Any = Annotated["DeadLetter", strawberry.lazy("schema.dead_letters")]  # noqa: F821
 
 
@@ -182,6 +184,18 @@ async def _children(
     return resolvers.children_found(info.context, root.id, found)
 
 
+async def _flow(root: strawberry.Parent[records.Job], info: Info) -> Any:
+    if root.flow_id is None:
+        return None
+    return await loaders.loader(info.context, loaders.flows).load(root.flow_id)
+
+
+async def _cron(root: strawberry.Parent[records.Job], info: Info) -> Any:
+    if root.cron_id is None:
+        return None
+    return await loaders.loader(info.context, loaders.crons).load(root.cron_id)
+
+
 async def _dead_letter(root: strawberry.Parent[records.Job], info: Info) -> Any:
     if root.state is not JobState.FAILED:
         return None
@@ -265,6 +279,15 @@ class Job(Node):
     depends_on: list[strawberry.ID] = strawberry.field(description="The jobs that must complete before it runs.")
     remove_on_complete: bool = strawberry.field(description="Whether it is removed when it completes.")
     remove_on_fail: bool = strawberry.field(description="Whether it is removed when it fails.")
+    flow: Any = resolved(resolver=_flow, graphql_type=LazyFlow | None, description="The flow that it belongs to.")
+    flow_id: strawberry.ID | None = strawberry.field(description="The id of its flow's root.")
+    on_child_failure: ChildFailure = strawberry.field(
+        description="What becomes of it when a job that it waits for does not complete."
+    )
+    cron: Any = resolved(
+        resolver=_cron, graphql_type=LazyCron | None, description="The cron that made it; null when it was deleted."
+    )
+    cron_id: strawberry.ID | None = strawberry.field(description="The id of the cron that made it.")
     dead_letter: Any = resolved(
         resolver=_dead_letter, graphql_type=LazyDeadLetter | None, description="Its dead letter, when it has failed."
     )

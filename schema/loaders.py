@@ -11,7 +11,9 @@ from strawberry.dataloader import DataLoader
 
 from schema.context import Context
 from schema.resolvers import jobs as resolvers
+from switchtower.crons import Cron
 from switchtower.engine import Blockage, DeadLetter, DeadLetterFilter
+from switchtower.flows import Flow
 from switchtower.jobs import Job
 from switchtower.pages import Page
 from switchtower.workers import Worker
@@ -21,9 +23,11 @@ __all__ = [
     "Heavy",
     "blockages_of",
     "children_of",
+    "crons",
     "current_jobs",
     "dead_letters",
     "dead_letters_of",
+    "flows",
     "jobs",
     "loader",
     "queue_latencies",
@@ -102,6 +106,18 @@ async def dead_letters_of(context: Context, job_ids: list[str]) -> list[DeadLett
     """The newest dead letter of each job."""
     found = await context.engine.dead_letters.for_jobs(job_ids, caller=context.caller)
     return [found.get(id) for id in job_ids]
+
+
+async def flows(context: Context, roots: list[str]) -> list[Flow | None]:
+    """Flows by the ids of their roots."""
+    found = await context.engine.flows.get_many(roots, caller=context.caller)
+    return [found.get(root) for root in roots]
+
+
+async def crons(context: Context, ids: list[str]) -> list[Cron | None]:
+    """Crons by id."""
+    found = await context.engine.crons.get_many(ids, caller=context.caller)
+    return [found.get(id) for id in ids]
 
 
 async def dead_letters(context: Context, ids: list[str]) -> list[DeadLetter | None]:

@@ -14,7 +14,6 @@ from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequenc
 from contextlib import aclosing
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
-from types import TracebackType
 from typing import Any, Self, TypedDict, Unpack
 from urllib.parse import urlsplit, urlunsplit
 
@@ -153,16 +152,16 @@ class Client:
     async def __aenter__(self) -> Self:
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         await self.close()
 
     async def close(self) -> None:
         """Send what is still to be enqueued, then end every connection."""
         while self._pending or self._flushing:
             self._flush()
-            await asyncio.gather(*self._flushing)
+            await asyncio.wait(self._flushing)
+            # Waiting for what is done already does not let its callbacks run.
+            self._flushing = {task for task in self._flushing if not task.done()}
             # Finished flushes take themselves out in a callback; since Python 3.12 awaiting them need not let it run.
             await asyncio.sleep(0)
         for connection in self._connections:

@@ -354,6 +354,7 @@ class JobFilter:
     parent_id: str | None = None
     error_fingerprint: str | None = None
     flow_id: str | None = None
+    flow_root: bool | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

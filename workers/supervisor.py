@@ -28,6 +28,7 @@ __all__ = ["Supervisor"]
 logger = logging.getLogger("switchtower.supervisor")
 
 BACKOFF_SECONDS = (0.5, 30.0)
+KILLED_BACKOFF_SECONDS = 5.0
 STABLE_SECONDS = 2.0
 KILL_AFTER_SECONDS = 20.0
 
@@ -191,7 +192,9 @@ class Supervisor:
             logger.warning("worker process %d ended (%s); another takes its place", child.pid, _ending(code))
             seconds = 0.0
         else:
-            seconds = min(BACKOFF_SECONDS[0] * 2 ** max(0, place.failures - 1), BACKOFF_SECONDS[1])
+            # What was killed from outside is likely to work again; what ended by itself will do the same the next time.
+            longest = KILLED_BACKOFF_SECONDS if code < 0 else BACKOFF_SECONDS[1]
+            seconds = min(BACKOFF_SECONDS[0] * 2 ** max(0, min(place.failures - 1, 10)), longest)
             logger.error(
                 "worker process %d died (%s) after %.1f s, failure %d in a row; another starts in %.1f s",
                 child.pid,

@@ -14,7 +14,7 @@ from schema.context import Context
 from switchtower.errors import InvalidInput
 from switchtower.events import Event, Gap, Topic
 
-__all__ = ["Changes", "changes", "follow"]
+__all__ = ["Changes", "changes", "changes_where", "follow"]
 
 
 async def follow(
@@ -78,11 +78,14 @@ async def changes(context: Context, topic: Topic, id: str | None = None) -> Asyn
 
     It carries nothing, so that whoever reads again has to ask as the caller.
     """
+    async with changes_where(context, lambda event: event.topic is topic and (id is None or event.id == id)) as noticed:
+        yield noticed
+
+
+@asynccontextmanager
+async def changes_where(context: Context, match: Callable[[Event], bool]) -> AsyncIterator[Changes]:
+    """`changes`, of the events that match."""
     noticed = Changes()
-
-    def match(event: Event) -> bool:
-        return event.topic is topic and (id is None or event.id == id)
-
     async with context.engine.hub().subscribe(match) as events:
         listening = asyncio.create_task(noticed.listen(aiter(events)))
         try:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
@@ -15,7 +15,7 @@ from switchtower.engine.jobs import Jobs
 from switchtower.errors import Conflict, InvalidInput, InvalidTransition, NotFound, SwitchtowerError
 from switchtower.ids import CRON, new_id
 from switchtower.jobs import Enqueued, Job
-from switchtower.pages import Page
+from switchtower.pages import Count, Page
 from switchtower.states import FINAL
 from switchtower.store import crons as commands
 from switchtower.store import jobs as job_commands
@@ -112,12 +112,21 @@ class Crons:
         row = await commands.find(self._store, id, caller)
         return None if row is None else commands.cron_from(row)
 
+    async def get_many(self, ids: Sequence[str], *, caller: Caller) -> dict[str, Cron]:
+        """Crons by id; those that are not visible are left out."""
+        match = {"_id": {"$in": list(ids)}, **job_commands.visible_to(caller)}
+        return {row["_id"]: commands.cron_from(row) async for row in self._store.crons.find(match)}
+
     async def page(self, *, caller: Caller, first: int = 50, after: str | None = None) -> Page[Cron]:
         """Crons, oldest first. The cursor is the id."""
         rows = await commands.page(self._store, caller, after=after, limit=first + 1)
         shown = rows[:first]
         items = [commands.cron_from(row) for row in shown]
         return Page(items, [row["_id"] for row in shown], has_next=len(rows) > first, has_previous=after is not None)
+
+    async def count(self, *, caller: Caller) -> Count:
+        """How many crons there are."""
+        return Count(await self._store.crons.count_documents(job_commands.visible_to(caller)), True)
 
     async def update(self, id: str, given: Mapping[str, Any], *, caller: Caller) -> Cron:
         """Changes what is given of a cron (fields as `NewCron` has them); its next slot is computed afresh.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Sequence
 from typing import Any
 
 from switchtower.callers import Caller
@@ -125,6 +126,15 @@ class Flows:
                 return None
         counts = await commands.counts(self._store, [row["_id"]])
         return _flow(job_from(row), counts)
+
+    async def get_many(self, roots: Sequence[str], *, caller: Caller) -> dict[str, Flow]:
+        """Flows by the ids of their roots, without heavy fields; those that are not visible are left out."""
+        match: Document = {"_id": {"$in": list(roots)}, "flow_root": True, "state": {"$ne": "removed"}}
+        rows = await self._store.jobs.find(
+            match | job_commands.visible_to(caller), listing.projection(frozenset())
+        ).to_list(None)
+        counts = await commands.counts(self._store, [row["_id"] for row in rows])
+        return {row["_id"]: _flow(job_from(row), counts) for row in rows}
 
     async def page(
         self,

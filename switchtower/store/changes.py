@@ -185,8 +185,8 @@ async def read(
     """
     options = {} if after is None else {"resume_after": _token(after)}
     async with _opened(store, EVENTS, **options) as stream:
-        if after is None and (opened_at := _resume_token(stream)) is not None:
-            yield [], _cursor(opened_at)
+        if after is None and stream.resume_token is not None:
+            yield [], _cursor(stream.resume_token)
         while True:
             batch: list[Event] = []
             change = await _within(stream.try_next(), silence_seconds)
@@ -199,17 +199,8 @@ async def read(
                 if len(batch) >= 1_000 or not _buffered(stream):
                     break
                 change = await stream.try_next()
-            token = _resume_token(stream)
-            if token is not None:
-                yield batch, _cursor(token)
-
-
-def _resume_token(stream: Any) -> Document | None:
-    """Where the stream stands; None before Motor, which opens lazily, has opened it."""
-    if getattr(stream, "delegate", stream) is None:
-        return None
-    token: Document | None = stream.resume_token
-    return token
+            if stream.resume_token is not None:
+                yield batch, _cursor(stream.resume_token)
 
 
 def _buffered(stream: Any) -> bool:

@@ -165,9 +165,11 @@ class Database:
     async def watch(
         self, pipeline: Sequence[Mapping[str, Any]], *, collection: str | None = None, **options: Any
     ) -> Any:
-        """Opens a change stream on the database, or on one collection."""
+        """Opens a change stream on the database, or on one collection: what happens from now on is in it."""
         target = self.client[self.name] if collection is None else self[collection]
-        return await _settled(target.watch(list(pipeline), **options))
+        stream = await _settled(target.watch(list(pipeline), **options))
+        # Motor opens it only when it is entered.
+        return await stream.__aenter__()
 
     async def ping(self) -> float:
         """One `hello` to the primary: feeds the clock, returns the round trip in seconds."""

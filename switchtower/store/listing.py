@@ -143,6 +143,7 @@ def filter_document(filter: JobFilter, *, org: str | None) -> Document:
         ("unique_key", filter.unique_key),
         ("parent_id", filter.parent_id),
         ("flow_id", filter.flow_id),
+        ("flow_root", filter.flow_root),
         ("error.fingerprint", filter.error_fingerprint),
     ):
         if value is not None:

@@ -6,7 +6,7 @@ import json
 import random
 import time
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,9 @@ QUERIES = (
     "query C { thing { ...f } } fragment f on Thing { a: id things(first: 2) { id @include(if: true) } }",
     "mutation M { increment }",
     "{ __schema { types { name fields { name type { name ofType { name } } } } } }",
+)
+PRODUCT_QUERIES = (
+    "{ __typename }",
     'query D { jobs(first: 5, filter: {states: [WAITING], queues: ["a"]}) { edges { node { id state tags } } } }',
     'mutation E { enqueueJob(input: {name: "x", payload: {a: 1}, delayMs: 5}) { __typename ... on Error { code } } }',
     'query F { job(id: "job_01h455vb4pex5vsknk084sn02q") { id attempts { number } whyNotRunning { message } } }',
@@ -47,13 +50,13 @@ ACCEPTS = ("*/*", "application/json", "application/graphql-response+json", "text
 TYPES = ("application/json", "application/json; charset=utf-8", "text/plain", "", "application/json; charset=\xff")
 
 
-def mutated(rng: random.Random) -> tuple[str, list[tuple[bytes, bytes]], bytes]:
+def mutated(rng: random.Random, queries: Sequence[str]) -> tuple[str, list[tuple[bytes, bytes]], bytes]:
     """A method, headers and a body, some distance away from a valid request."""
-    query = rng.choice(QUERIES)
-    for _ in range(rng.choice((0, 1, 1, 2, 5))):
+    query = rng.choice(queries)
+    for _ in range(rng.choice((0, 0, 0, 1, 1, 1, 2, 5))):
         at, length = rng.randrange(len(query) + 1), rng.choice((0, 0, 1, 3, 10))
-        query = query[:at] + rng.choice((*PIECES, rng.choice(QUERIES))) + query[at + length :]
-    body: Any = {"query": query, "variables": {"n": rng.choice(VALUES)}, "operationName": rng.choice((None, "A", "M"))}
+        query = query[:at] + rng.choice((*PIECES, rng.choice(queries))) + query[at + length :]
+    body: Any = {"query": query, "variables": {"n": rng.choice((2, *VALUES))}}
     if rng.random() < 0.2:
         body[rng.choice(("query", "variables", "operationName", "extensions", "x"))] = rng.choice(VALUES)
     if rng.random() < 0.05:
@@ -65,11 +68,11 @@ def mutated(rng: random.Random) -> tuple[str, list[tuple[bytes, bytes]], bytes]:
             data[at : at + rng.choice((0, 1, 4))] = rng.choice((*PIECES, "\xff")).encode(
                 rng.choice(("utf-8", "utf-16"))
             )
-    accept, kind = (rng.choice(TYPES), rng.choice(ACCEPTS)) if rng.random() < 0.1 else ("application/json", "*/*")
+    kind, accept = (rng.choice(TYPES), rng.choice(ACCEPTS)) if rng.random() < 0.1 else ("application/json", "*/*")
     headers = [
         (b"host", b"localhost"),
-        (b"content-type", accept.encode("latin-1")),
-        (b"accept", kind.encode("latin-1")),
+        (b"content-type", kind.encode("latin-1")),
+        (b"accept", accept.encode("latin-1")),
     ]
     return rng.choice(("POST",) * 9 + ("GET", "PUT")), headers, bytes(data)
 
@@ -119,25 +122,25 @@ def check(status: int, body: bytes, request: object) -> bool:
     return False
 
 
-async def storm(app: ASGIApp, count: int, seed: int) -> None:
+async def storm(app: ASGIApp, queries: Sequence[str], count: int, seed: int) -> None:
     rng = random.Random(seed)
     slowest: list[float] = []
     answered = 0
     with capture_logs() as logs:
         for _ in range(count):
-            request = mutated(rng)
+            request = mutated(rng, queries)
             started = time.perf_counter()
             answered += check(*await send(app, *request), request)
             slowest.append(time.perf_counter() - started)
     assert [line for line in logs if line["log_level"] == "error"] == []
-    assert answered > count / 50
+    assert answered > count / 10
     slowest.sort()
     assert slowest[int(count * 0.99)] < 0.25
 
 
 @pytest.mark.timeout(600)
 async def test_mutated_requests_against_the_front_door(scale: str) -> None:
-    await storm(build_door().app, 150_000 if scale == "full" else 8_000, seed=1)
+    await storm(build_door().app, QUERIES, 150_000 if scale == "full" else 5_000, seed=1)
 
 
 @pytest.fixture
@@ -153,7 +156,7 @@ async def app(mongodb_url: str, database_name: str) -> AsyncIterator[ASGIApp]:
 
 @pytest.mark.timeout(900)
 async def test_mutated_requests_against_the_product(app: ASGIApp, scale: str) -> None:
-    await storm(app, 100_000 if scale == "full" else 4_000, seed=2)
+    await storm(app, PRODUCT_QUERIES, 100_000 if scale == "full" else 3_000, seed=2)
 
 
 scalars = {
@@ -167,7 +170,7 @@ operations = from_schema((ROOT / "schema.graphql").read_text(), custom_scalars=s
 @pytest.mark.timeout(900)
 @given(operation=operations)
 @settings(
-    max_examples=250,
+    max_examples=60,
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow, HealthCheck.data_too_large],
 )

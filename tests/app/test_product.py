@@ -28,7 +28,7 @@ PAGES = ROOT / "app" / "pages"
 LABELS = ("queue", "name", "state", "outcome", "le")
 CLAIM = """
 mutation ($queues: [String!]!) {
-  claimJobs(input: { queues: $queues, limit: 5 }) { ... on ClaimedJobs { workerId jobs { leaseToken job { id } } } }
+  claimJobs(input: { queues: $queues, limit: 1 }) { ... on ClaimedJobs { workerId jobs { leaseToken job { id } } } }
 }
 """
 COMPLETE = """
@@ -186,13 +186,12 @@ def test_metrics(http: httpx2.Client) -> None:
         values = scraped()
         if (
             values.get(("switchtower_jobs_total", "q,measured,completed")) == 1
-            and values.get(("switchtower_queue_depth", "q,waiting")) == 0
+            and values.get(("switchtower_queue_depth", "q,waiting")) == 2
             and values.get(("switchtower_queue_depth", "q,completed")) == 1
         ):
             break
         assert time.monotonic() < deadline, values
-    # One claim took all three; the worker holds two of them.
-    assert values["switchtower_queue_depth", "q,active"] == 2
+    assert values["switchtower_queue_depth", "q,active"] == 0
     assert values["switchtower_job_duration_seconds_count", "q,measured"] == 1
     assert values["switchtower_workers", ""] == 1
     assert values["switchtower_database_up", ""] == 1

@@ -374,6 +374,43 @@ class QueueMachine(RuleBasedStateMachine):
         if id := self.pick(number):
             self.do(Operate(verb, id, force=number % 5 == 0, priority=number % 3))
 
+    def a_run(self, worker: str = "runner", **options: Any) -> tuple[str, str] | None:
+        """A job that has just been claimed, whatever else there is; None when a pause is in the way."""
+        call = Enqueue("left", priority=-99, **options)
+        self.do(call)
+        self.do(Register(worker, frozenset()))
+        answer = self.do(Claim(worker, "left"))
+        return answer.value[0] if answer.value else None
+
+    @rule(
+        verb=st.sampled_from(["cancel", "cancel", "remove", "retry", "promote", "update"]),
+        kind=st.sampled_from([OutcomeKind.FAIL, OutcomeKind.RELEASE, OutcomeKind.SNOOZE, OutcomeKind.ABORT, None]),
+        started=st.booleans(),
+    )
+    def operate_on_running(self, verb: str, kind: OutcomeKind | None, started: bool) -> None:
+        """An operator's verb meets a job that runs; then its run ends, or its worker dies."""
+        if run := self.a_run(max_attempts=2):
+            if started:
+                self.do(Start(*run))
+            self.do(Operate(verb, run[0]))
+            self.do(Report(kind, *run, wait=started) if kind is not None else Depart("runner"))
+
+    @rule(ends=st.sampled_from(["cc", "cc", "cf", "fc"]), writes=st.integers(0, 3), parent=picks)
+    def family(self, ends: str, writes: int, parent: int) -> None:
+        """A parent and two children; whoever tells it of the first's end dies on the way."""
+        self.do(Enqueue("left", name="b"))
+        id = self.pick(parent, lambda job: job.state in ("waiting", "blocked", "scheduled"))
+        if id is None:
+            return
+        for end in ends:
+            self.do(Enqueue("right", priority=-99, parent=id, max_attempts=1))
+        self.do(Register("runner", frozenset()))
+        for end in ends:
+            answer = self.do(Claim("runner", "right"))
+            for run in answer.value:
+                self.do(Report(OutcomeKind.COMPLETE if end == "c" else OutcomeKind.BURY, *run))
+            self.do(Die(Duty("relay"), writes))
+
     @rule(number=picks, unique=st.booleans())
     def retry_ended(self, number: int, unique: bool) -> None:
         """An ended job again, mostly one whose unique key may have gone to another."""

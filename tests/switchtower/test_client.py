@@ -179,6 +179,13 @@ class TestEnqueue:
         await client.close()
         assert (await call).id == "job_1"
 
+    async def test_closing_ends_when_what_was_sent_is_done_already(self) -> None:
+        client = Client()
+        done = asyncio.create_task(asyncio.sleep(0))
+        await done
+        client._flushing.add(done)
+        await asyncio.wait_for(client.close(), 2)
+
 
 class TestErrors:
     @pytest.mark.parametrize(

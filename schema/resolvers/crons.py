@@ -1,0 +1,72 @@
+"""What can be asked of crons, and done to them?"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Mapping
+from datetime import datetime
+from typing import Any
+
+from schema.context import Context
+from schema.resolvers.bounds import Listing, Window, bounded
+from schema.resolvers.streams import follow
+from switchtower.crons import Cron, NewCron
+from switchtower.errors import InvalidInput
+from switchtower.events import Event, Gap, Topic
+from switchtower.jobs import Enqueued
+from switchtower.payloads import check_text
+
+__all__ = ["create", "delete", "events", "get", "next_runs", "page", "switch", "trigger", "update"]
+
+MAX_RUNS = 100
+
+
+async def get(context: Context, id: str) -> Cron | None:
+    """The cron with this id."""
+    return await context.engine.crons.get(id, caller=context.caller)
+
+
+async def page(context: Context, part: Window) -> Listing[Cron]:
+    """One page of the crons, oldest first. Raises InvalidInput: crons are paged forwards only."""
+    if part.first is None or part.before is not None:
+        raise InvalidInput("last", "crons are paged forwards; use first and after.")
+    found = await context.engine.crons.page(caller=context.caller, first=part.first, after=part.after)
+    return Listing(found, lambda: context.engine.crons.count(caller=context.caller))
+
+
+async def create(context: Context, new: NewCron) -> Cron:
+    """Creates a cron; the same one again is harmless. Raises InvalidInput, Conflict (its name means another)."""
+    return await context.engine.crons.create(new, caller=context.caller)
+
+
+async def update(context: Context, id: str, given: Mapping[str, Any]) -> Cron:
+    """Changes what is given. Raises NotFound, InvalidInput, Conflict."""
+    return await context.engine.crons.update(id, given, caller=context.caller)
+
+
+async def switch(context: Context, id: str, *, on: bool) -> Cron:
+    """Enables or disables a cron; idempotent. Raises NotFound."""
+    crons = context.engine.crons
+    return await (crons.enable if on else crons.disable)(id, caller=context.caller)
+
+
+async def delete(context: Context, id: str) -> Cron:
+    """Deletes a cron for good, and answers with it as it was. Raises NotFound."""
+    return await context.engine.crons.delete(id, caller=context.caller)
+
+
+async def trigger(context: Context, id: str, *, idempotency_key: str | None = None) -> Enqueued:
+    """Enqueues the cron's job now, beside its slots. Raises NotFound, InvalidInput."""
+    if idempotency_key is not None:
+        check_text("idempotencyKey", idempotency_key, limit=512)
+    return await context.engine.crons.trigger(id, caller=context.caller, idempotency_key=idempotency_key)
+
+
+def next_runs(context: Context, cron: Cron, count: int) -> list[datetime]:
+    """The next slots of a cron; none while it is disabled. Raises InvalidInput."""
+    bounded("count", count, 1, MAX_RUNS)
+    return cron.next_slots(count, moment=context.engine.clock.now())
+
+
+def events(context: Context, *, after: str | None = None) -> AsyncGenerator[Event | Gap, None]:
+    """Crons as they fire and change. Raises InvalidInput."""
+    return follow(context, Topic.CRON, lambda event: True, after=after)
