@@ -163,7 +163,7 @@ class Answers:
 
 def _row(job: Job) -> dict[str, Any]:
     def written(at: datetime | None) -> str | None:
-        return at and f"{at.isoformat(timespec='milliseconds')[:-6]}Z"
+        return None if at is None else f"{at.isoformat(timespec='milliseconds')[:-6]}Z"
 
     return {
         "id": job.id,

@@ -86,9 +86,7 @@ async def interleaved(measures: Mapping[str, Measure], *, rounds: int = ROUNDS) 
     return found
 
 
-def versus(
-    found: Mapping[str, Sequence[float]], ours: str, theirs: str, **options: Any
-) -> Figure:
+def versus(found: Mapping[str, Sequence[float]], ours: str, theirs: str, **options: Any) -> Figure:
     """The figure of two entries of `interleaved`: the ratio of the medians."""
     value, beside = statistics.median(found[ours]), statistics.median(found[theirs])
     rounds = {ours: list(found[ours]), theirs: list(found[theirs])}
@@ -117,9 +115,9 @@ def _rows(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 def ratios_table(figures: Sequence[Figure]) -> str:
     """The figures with a target, as a Markdown table."""
     rows = [
-        [f.name, _number(f.judged), f.target, f.missing and f"missing: {f.missing}" or f.verdict]
+        [f.name, _number(f.judged), f.target, f"missing: {f.missing}" if f.missing else f.verdict]
         for f in figures
-        if f.target
+        if f.target or f.missing
     ]
     return _rows(["figure", "ratio", "target", "verdict"], rows)
 

@@ -6,6 +6,7 @@ import asyncio
 import os
 import signal
 
+from bench.waiting import until
 from switchtower.engine import Engine
 from switchtower.maintenance import Maintenance
 
@@ -18,8 +19,7 @@ async def main() -> None:
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
     keeping = Maintenance(engine)
     running = asyncio.create_task(keeping.run(stop))
-    while not keeping.elected and not running.done():
-        await asyncio.sleep(0.01)
+    await until(lambda: keeping.elected or running.done(), every_seconds=0.01)
     print("elected", flush=True)
     await running
     await engine.close()

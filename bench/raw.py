@@ -60,7 +60,8 @@ async def pipeline(url: str, database: str, count: int, *, claim: int = CLAIM) -
             ).hint("hot")
             if floor is not None:
                 head = head.min(list(zip(KEYS, floor, strict=True)))
-                head = head.max([("queue", "default"), *((key, MaxKey()) for key in KEYS[1:])])
+                top: list[Any] = [("queue", "default"), *((key, MaxKey()) for key in KEYS[1:])]
+                head = head.max(top)
             rows = await head.to_list(None)
             if not rows:
                 break

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from bench import processes, raw
 from bench.figures import percentile
+from bench.waiting import until
 from switchtower.callers import Caller
 from switchtower.engine import Engine
 from switchtower.jobs import NewJob
@@ -23,6 +24,7 @@ BULK = 5_000
 COUNTED_SECONDS = 30.0
 DRAIN_SECONDS = 300.0
 PAUSE_SECONDS = 0.025
+CLOCK_SECONDS = 0.001
 
 _numbers = iter(range(1_000_000))
 
@@ -78,9 +80,9 @@ async def drain(url: str, count: int, *, concurrency: int, driver: str = "pymong
     assert len(times) == count, f"{len(times)} of {count} completed"
     eighth = count // 8
     return Drain(
-        rate=count / (times[-1] - times[0]),
-        first_eighth=eighth / (times[eighth] - times[0]),
-        last_eighth=eighth / (times[-1] - times[-1 - eighth]),
+        rate=count / max(CLOCK_SECONDS, times[-1] - times[0]),
+        first_eighth=eighth / max(CLOCK_SECONDS, times[eighth] - times[0]),
+        last_eighth=eighth / max(CLOCK_SECONDS, times[-1] - times[-1 - eighth]),
         counters_behind_seconds=behind,
     )
 
@@ -94,12 +96,16 @@ async def _completions(engine: Engine) -> list[float]:
 
 async def finished(engine: Engine, count: int) -> None:
     """Waits until `count` jobs are there and none of them is waiting or active."""
-    async with asyncio.timeout(DRAIN_SECONDS):
+    jobs = engine._store.jobs
+
+    async def over() -> bool:
         for match in ({"state": "waiting", "parked": None, "queue": "default"}, {"state": "active"}):
-            while await engine._store.jobs.find_one(match, {"_id": 1}):
-                await asyncio.sleep(0.1)
-        while await engine._store.jobs.count_documents({"state": "completed"}) != count:
-            await asyncio.sleep(0.1)
+            if await jobs.find_one(match, {"_id": 1}):
+                return False
+        return bool(await jobs.count_documents({"state": "completed"}) == count)
+
+    async with asyncio.timeout(DRAIN_SECONDS):
+        await until(over, every_seconds=0.2)
 
 
 async def _counted(engine: Engine, state: JobState, count: int) -> float:
@@ -119,20 +125,20 @@ async def raw_pipeline(url: str, count: int) -> tuple[float, float]:
 
 async def pickup(url: str, samples: int, *, driver: str = "pymongo") -> tuple[float, float]:
     """Milliseconds from the call that enqueues a job to the start of its handler in an idle worker: p50 and p99."""
-    async with database(url, driver=driver) as engine:
-        async with (
-            processes.maintenance(url, engine.database_name, driver=driver),
-            processes.worker(url, engine.database_name, driver=driver) as worker,
-        ):
-            waits = []
-            for i in range(samples + 3):
-                sent = time.time_ns()
-                await engine.jobs.enqueue(NewJob(name="tell", payload={"i": i}), caller=CALLER)
-                number, started = (await worker.line()).split()
-                assert int(number) == i
-                if i >= 3:
-                    waits.append((int(started) - sent) / 1e6)
-                await asyncio.sleep(PAUSE_SECONDS)
+    async with (
+        database(url, driver=driver) as engine,
+        processes.maintenance(url, engine.database_name, driver=driver),
+        processes.worker(url, engine.database_name, driver=driver) as worker,
+    ):
+        waits = []
+        for i in range(samples + 3):
+            sent = time.time_ns()
+            await engine.jobs.enqueue(NewJob(name="tell", payload={"i": i}), caller=CALLER)
+            number, started = (await worker.line()).split()
+            assert int(number) == i
+            if i >= 3:
+                waits.append((int(started) - sent) / 1e6)
+            await asyncio.sleep(PAUSE_SECONDS)
     return percentile(waits, 0.5), percentile(waits, 0.99)
 
 

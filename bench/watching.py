@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from bench.running import bulk_rate, database
+from bench.waiting import until
 from switchtower.engine import Engine
 from switchtower.events import Event, EventHub, Gap, Topic
 from switchtower.store import changes
@@ -145,8 +146,7 @@ async def fan_out_rate(subscribers: int, events: int) -> float:
                     return
 
     readers = [asyncio.create_task(reader()) for _ in range(subscribers)]
-    while entered < subscribers:
-        await asyncio.sleep(0)
+    await until(lambda: entered == subscribers, every_seconds=0)
     began = time.perf_counter()
     opened.set()
     await asyncio.gather(*readers)

@@ -78,7 +78,8 @@ class NotFound(Error):
     """`switchtower.errors.NotFound`."""
 
     kind: str = strawberry.field(description="What was looked for, such as `job` or `queue`.")
-    id: strawberry.ID = strawberry.field(description="The id that was looked for.")
+    # Not `id`, for the same reason as `current_state` below: some things that a mutation answers with have no id yet.
+    missing_id: strawberry.ID = strawberry.field(description="The id that was looked for.")
 
 
 @strawberry.type(description="The job is in a state that this mutation does not start from; it was left as it was.")
@@ -136,7 +137,9 @@ _STATES = frozenset(JobState)
 
 
 def _not_found(error: errors.NotFound) -> NotFound:
-    return NotFound(code=ErrorCode.NOT_FOUND, message=error.message, kind=error.kind, id=strawberry.ID(error.id))
+    return NotFound(
+        code=ErrorCode.NOT_FOUND, message=error.message, kind=error.kind, missing_id=strawberry.ID(error.id)
+    )
 
 
 def _invalid_transition(error: errors.InvalidTransition) -> InvalidTransition:

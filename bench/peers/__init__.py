@@ -75,6 +75,10 @@ class Peers:
         if shutil.which("redis-server") is None:
             self._missing.setdefault(BULLMQ, "redis-server is not installed")
 
+    def leave_out(self, why: str) -> None:
+        """Runs no peer at all, for this reason."""
+        self._missing = dict.fromkeys((AGENDA, ASYNCMQ, BULLMQ), why)
+
     def missing(self, peer: str) -> str | None:
         """Why a peer cannot be run; None when it can."""
         return self._missing.get(peer)

@@ -7,6 +7,7 @@ import json
 import logging
 import sys
 import time
+from contextlib import suppress
 
 orders = json.loads(sys.argv[1])
 
@@ -61,7 +62,7 @@ async def main() -> None:
     await backend.connect()
     count = orders["count"]
     if orders["role"] == "add":
-        result = {
+        result: dict[str, object] = {
             "one": await add_rate(backend, min(count, 300), 1),
             "callers": await add_rate(backend, count, 20),
         }
@@ -72,10 +73,8 @@ async def main() -> None:
     elif orders["role"] == "run":
         await add_rate(backend, count, 20)
         worker = asyncio.create_task(run_worker(QUEUE, backend, concurrency=orders["concurrency"]))
-        try:
+        with suppress(TimeoutError):
             await asyncio.wait_for(done.wait(), orders["seconds"])
-        except TimeoutError:
-            pass
         result = {"finished": finished, "rate": finished / (ended - began)}
         worker.cancel()
     else:

@@ -12,7 +12,6 @@ from switchtower.engine.bulk import Bulk, BulkOperation
 from switchtower.engine.claims import Claims
 from switchtower.engine.crons import Crons
 from switchtower.engine.dead_letters import DeadLetter, DeadLetterFilter, DeadLetters
-from switchtower.engine.doctor import Finding, examine
 from switchtower.engine.effects import Effects
 from switchtower.engine.flows import Flows
 from switchtower.engine.jobs import ErrorCluster, JobOrder, Jobs
@@ -26,6 +25,7 @@ from switchtower.events import EventHub
 from switchtower.payloads import PAYLOAD_LIMIT
 from switchtower.store import changes
 from switchtower.store.collections import Store
+from switchtower.store.doctor import Finding, examine
 from switchtower.store.driver import connect, translate_errors
 from switchtower.store.indexes import create_indexes, missing_indexes
 

@@ -13,19 +13,16 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from pymongo import ReturnDocument
-from pymongo.errors import BulkWriteError, DuplicateKeyError, PyMongoError, WriteError
-
 from switchtower.callers import Caller
 from switchtower.engine.effects import Effects
 from switchtower.errors import InvalidInput
 from switchtower.ids import BULK, new_id
 from switchtower.jobs import JobFilter
 from switchtower.states import JobState
-from switchtower.store import jobs as job_commands
-from switchtower.store import leases, listing, transitions
+from switchtower.store import bulk as commands
+from switchtower.store import leases, listing, operations
 from switchtower.store.collections import Store
-from switchtower.store.driver import translate_errors
+from switchtower.store.driver import DriverError, translate_errors
 from switchtower.store.guards import starts_from
 
 __all__ = ["VERBS", "Bulk", "BulkOperation"]
@@ -107,7 +104,7 @@ class Bulk:
         document: Document = {
             "_id": id,
             "verb": verb,
-            "match": _stored(match),
+            "match": commands.stored(match),
             "cut": now,
             "after": "",
             "matched": 0,
@@ -173,10 +170,10 @@ class Bulk:
                 if await self._chunk(id):
                     await self._store.leases.delete_one({"_id": duty})
                     return
-        except PyMongoError as error:
+        except DriverError as error:
             log.warning("bulk operation %s is left to maintenance: %s", id, error)
         except asyncio.CancelledError:
-            with contextlib.suppress(PyMongoError):
+            with contextlib.suppress(DriverError):
                 await leases.resign(self._store, duty, self._holder)
             raise
 
@@ -192,7 +189,7 @@ class Bulk:
         seen = operation["after"]
         mark = f"{id}#{seen}"
         ids_only = {"_id": {"$gt": seen}, "created_at": {"$lte": operation["cut"]}}
-        match = {"$and": [_restored(operation["match"]), ids_only]}
+        match = {"$and": [commands.restored(operation["match"]), ids_only]}
         rows = await self._store.jobs.find(match, {"outbox": 1}, sort=[("_id", 1)], limit=CHUNK).to_list(None)
         ids = [row["_id"] for row in rows]
         for row in rows:
@@ -202,68 +199,24 @@ class Bulk:
         changed = await self._store.jobs.count_documents({"_id": {"$in": ids}, "bulk": mark}) if ids else 0
         done = len(rows) < CHUNK
         self._effects.kick()
-        following = {"$add": ["$event_seq", 1]}
-        event = {
-            "type": "end" if done else "progress",
-            "at": "$$NOW",
-            "actor": "$actor",
-            "org": {"$ifNull": ["$org", ""]},
-        }
-        await self._store.bulk_operations.find_one_and_update(
-            {"_id": id, "after": seen, "done": False},
-            [
-                {
-                    "$set": {
-                        "after": ids[-1] if ids else seen,
-                        "matched": {"$add": ["$matched", len(ids)]},
-                        "changed": {"$add": ["$changed", changed]},
-                        "failed": {"$add": ["$failed", failed]},
-                        "done": done,
-                        "finished_at": "$$NOW" if done else "$$REMOVE",
-                        "event_seq": following,
-                        "event": {"$arrayToObject": [[{"k": {"$toString": following}, "v": event}]]},
-                    }
-                }
-            ],
-            return_document=ReturnDocument.AFTER,
+        await commands.advance(
+            self._store,
+            id,
+            seen=seen,
+            reached=ids[-1] if ids else seen,
+            matched=len(ids),
+            changed=changed,
+            failed=failed,
+            done=done,
         )
         return done
 
     async def _apply(self, verb: str, ids: list[str], actor: str, mark: str) -> int:
         """Moves a chunk with one guarded write; where a unique key refuses one job, each job by itself. Returns:
         refused."""
-        pipeline = getattr(transitions, verb)(actor)
+        pipeline = getattr(operations, verb)(actor)
         pipeline = [{"$set": {**pipeline[0]["$set"], "bulk": mark}}]
         guard: Document = dict(self._states(verb))
         if verb in ("retry", "remove"):
             guard["outbox"] = {"$exists": False}
-        try:
-            await self._store.jobs.update_many({"_id": {"$in": ids}, **guard}, pipeline)
-        except (BulkWriteError, DuplicateKeyError, WriteError) as error:
-            if getattr(error, "code", None) != 11000:
-                raise
-            refused = 0
-            for id in ids:
-                try:
-                    await job_commands.move(self._store, verb, id, pipeline, guard=guard)
-                except job_commands.Duplicate:
-                    refused += 1
-            return refused
-        return 0
-
-
-def _stored(match: Any) -> Any:
-    """A filter with its `$` and `.` keys spelled so that it can be stored."""
-    if isinstance(match, dict):
-        return {"pairs": [[key, _stored(value)] for key, value in match.items()]}
-    if isinstance(match, list):
-        return {"items": [_stored(value) for value in match]}
-    return {"value": match}
-
-
-def _restored(stored: Document) -> Any:
-    if "pairs" in stored:
-        return {key: _restored(value) for key, value in stored["pairs"]}
-    if "items" in stored:
-        return [_restored(value) for value in stored["items"]]
-    return stored["value"]
+        return await commands.move_chunk(self._store, verb, ids, pipeline, guard=guard)

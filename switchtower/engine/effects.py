@@ -9,10 +9,9 @@ import asyncio
 import contextlib
 import logging
 
-from pymongo.errors import PyMongoError
-
 from switchtower.store import outbox
 from switchtower.store.collections import Store
+from switchtower.store.driver import DriverError
 
 __all__ = ["Effects"]
 
@@ -42,7 +41,7 @@ class Effects:
             try:
                 while await self.relay() == BATCH:
                     pass
-            except PyMongoError as error:
+            except DriverError as error:
                 log.warning("effects are left to maintenance: %s", error)
             await asyncio.sleep(INTERVAL_SECONDS)
 

@@ -17,7 +17,7 @@ from switchtower.ids import JOB, new_id
 from switchtower.jobs import Deduplication, Enqueued, NewJob
 from switchtower.states import FINAL, JobState
 from switchtower.store import jobs as commands
-from switchtower.store import outbox, transitions
+from switchtower.store import operations, outbox, transitions
 from switchtower.store.collections import Store
 from switchtower.store.documents import job_document, job_from
 from switchtower.store.driver import unavailable
@@ -279,7 +279,7 @@ class Enqueuer:
             raise NotFound("Job", parent_id)
         await self._refuse_circle(parent["_id"], document.get("pending", ()))
         document["parent_id"] = document["event"]["1"]["parent"] = parent["_id"]
-        pipeline = transitions.add_child(document["_id"], caller.actor)
+        pipeline = operations.add_child(document["_id"], caller.actor)
         states = [state.value for state in JobState if state not in FINAL]
         moved = await self._store.jobs.find_one_and_update(
             {"_id": parent["_id"], "state": {"$in": states}}, pipeline, {"flow_id": 1}, return_document=True

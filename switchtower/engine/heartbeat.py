@@ -7,11 +7,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from pymongo.errors import PyMongoError
-
-from switchtower.errors import StoreUnavailable
-from switchtower.store.driver import sync_client, unavailable
-from switchtower.store.leases import PRESENT, renewal
+from switchtower.store import leases
+from switchtower.store.driver import sync_client
 from switchtower.workers import WorkerState
 
 __all__ = ["Heartbeat"]
@@ -31,14 +28,7 @@ class Heartbeat:
 
         Raises: StoreUnavailable; the lease may or may not have been extended.
         """
-        try:
-            row = self._database["workers"].find_one_and_update(
-                {"_id": self._worker_id, "state": {"$in": PRESENT}}, renewal(self._lease_ms), {"state": 1}
-            )
-        except PyMongoError as error:
-            if unavailable(error):
-                raise StoreUnavailable() from error
-            raise
+        row = leases.renew_blocking(self._database, self._worker_id, self._lease_ms)
         return WorkerState.LOST if row is None else WorkerState(row["state"])
 
     def close(self) -> None:

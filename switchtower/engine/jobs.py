@@ -16,7 +16,7 @@ from switchtower.jobs import Enqueued, Job, JobError, JobFilter, JobUpdate, NewJ
 from switchtower.pages import Count, Page
 from switchtower.payloads import check_text, check_value
 from switchtower.states import JobState, allowed_from
-from switchtower.store import counters, listing, transitions
+from switchtower.store import counters, listing, operations
 from switchtower.store import jobs as commands
 from switchtower.store.collections import Store
 from switchtower.store.documents import error_from, job_from
@@ -193,7 +193,7 @@ class Jobs:
 
         Raises: NotFound, InvalidTransition when it is final.
         """
-        return await self._operate("cancel", id, caller, transitions.cancel(caller.actor), any_open=True)
+        return await self._operate("cancel", id, caller, operations.cancel(caller.actor), any_open=True)
 
     async def retry(self, id: str, *, caller: Caller) -> Job:
         """Runs a final, scheduled or retrying job now; a final one starts over with all its attempts.
@@ -202,12 +202,12 @@ class Jobs:
         """
         await self._effects.relay(id=id)
         return await self._operate(
-            "retry", id, caller, transitions.retry(caller.actor), guard={"outbox": {"$exists": False}}
+            "retry", id, caller, operations.retry(caller.actor), guard={"outbox": {"$exists": False}}
         )
 
     async def promote(self, id: str, *, caller: Caller) -> Job:
         """Runs a scheduled or retrying job now. Raises: NotFound, InvalidTransition."""
-        return await self._operate("promote", id, caller, transitions.promote(caller.actor))
+        return await self._operate("promote", id, caller, operations.promote(caller.actor))
 
     async def remove(self, id: str, *, caller: Caller, force: bool = False) -> Job:
         """Removes a job for every reader; returns it as it was. With `force` even an active one, whose worker then
@@ -218,7 +218,7 @@ class Jobs:
         await self._effects.relay(id=id)
         guard = {"outbox": {"$exists": False}}
         return await self._operate(
-            "remove", id, caller, transitions.remove(caller.actor), guard=guard, before=True, force=force
+            "remove", id, caller, operations.remove(caller.actor), guard=guard, before=True, force=force
         )
 
     async def update(self, id: str, change: JobUpdate, *, caller: Caller) -> Job:
@@ -229,7 +229,7 @@ class Jobs:
         fields = self._fields(change)
         guard = {"state": {"$in": ["scheduled", "retrying"]}} if change.run_at is not None else None
         try:
-            return await self._operate("update", id, caller, transitions.update(caller.actor, fields), guard=guard)
+            return await self._operate("update", id, caller, operations.update(caller.actor, fields), guard=guard)
         except InvalidTransition as error:
             if change.run_at is None or error.state == "active":
                 raise

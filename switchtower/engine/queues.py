@@ -12,7 +12,7 @@ from switchtower.engine.effects import Effects
 from switchtower.errors import Conflict, InvalidInput
 from switchtower.payloads import check_text
 from switchtower.states import JobState
-from switchtower.store import counters, transitions
+from switchtower.store import counters, operations, transitions
 from switchtower.store import queues as commands
 from switchtower.store.collections import Store
 from switchtower.store.driver import translate_errors
@@ -204,7 +204,7 @@ class Queues:
             still = {**match, **({"state": NOT_REMOVED} if force else {}), "outbox": {"$exists": False}}
             result = await self._store.jobs.update_many(
                 {**still, "_id": {"$in": [row["_id"] for row in rows]}},
-                transitions.remove(caller.actor),
+                operations.remove(caller.actor),
             )
             removed += int(result.modified_count)
         self._effects.kick()

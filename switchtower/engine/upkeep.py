@@ -17,7 +17,7 @@ from switchtower.engine.effects import Effects
 from switchtower.engine.workers import Workers
 from switchtower.events import Event
 from switchtower.jobs import ErrorKind, JobError, fingerprint
-from switchtower.store import counters, leases, listing, outbox, transitions
+from switchtower.store import counters, leases, listing, operations, outbox, transitions
 from switchtower.store import jobs as commands
 from switchtower.store.collections import Store
 from switchtower.store.driver import translate_errors
@@ -232,7 +232,7 @@ class Upkeep:
                         self._store,
                         "remove",
                         ids,
-                        transitions.remove("retention"),
+                        operations.remove("retention"),
                         guard={"state": state, "finished_at": {"$lt": before}, "outbox": {"$exists": False}},
                     )
                 # Ids sort by creation: behind a whole portion of younger jobs there is nothing old enough.

@@ -42,9 +42,12 @@ from pymongo.uri_parser import parse_uri
 from switchtower.clock import DatabaseClock
 from switchtower.errors import ConfigurationError, InvalidInput, StoreUnavailable, SwitchtowerError
 
-__all__ = ["Database", "connect", "sync_client", "time_limit", "translate_errors", "unavailable"]
+__all__ = ["Database", "DriverError", "connect", "sync_client", "time_limit", "translate_errors", "unavailable"]
 
 Document = dict[str, Any]
+
+DriverError = PyMongoError
+"""Whatever either driver raises; for those outside the store that only log it and leave the work to a later try."""
 
 TIMEOUT_MS = {"server": 5_000, "worker": 8_000, "client": 8_000}
 """Per operation, retries included: an unset timeout freezes a process for as long as a node is frozen."""

@@ -11,7 +11,7 @@ from switchtower.errors import InvalidInput
 from switchtower.flows import Planned
 from switchtower.jobs import NewJob
 from switchtower.states import JobState
-from switchtower.store import transitions
+from switchtower.store import operations
 from switchtower.store.collections import Store
 from switchtower.store.jobs import Duplicate, index_of
 
@@ -99,7 +99,7 @@ async def retry(store: Store, flow_id: str, actor: str) -> int:
         try:
             result = await store.jobs.update_one(
                 {"_id": id, "state": {"$in": ["failed", "cancelled"]}, "outbox": {"$exists": False}},
-                transitions.retry(actor, pending=pending),
+                operations.retry(actor, pending=pending),
             )
         except DuplicateKeyError as error:
             raise Duplicate(index_of(error.details or {})) from None

@@ -9,7 +9,9 @@ from pymongo import ReturnDocument
 from pymongo.errors import DuplicateKeyError
 
 from switchtower.clock import from_ms
+from switchtower.errors import StoreUnavailable
 from switchtower.store.collections import Store
+from switchtower.store.driver import DriverError, unavailable
 from switchtower.store.expressions import literal
 from switchtower.workers import Worker, WorkerInfo, WorkerState
 
@@ -20,6 +22,7 @@ __all__ = [
     "lost_candidates",
     "register",
     "renew",
+    "renew_blocking",
     "resign",
     "stray_holders",
     "worker_from",
@@ -90,6 +93,18 @@ async def renew(store: Store, worker_id: str, lease_ms: int | None = None) -> Do
         return_document=ReturnDocument.AFTER,
     )
     return document
+
+
+def renew_blocking(database: Any, worker_id: str, lease_ms: int) -> Document | None:
+    """`renew` for the heartbeat thread, over a synchronous handle. Raises: StoreUnavailable; it may have happened."""
+    match = {"_id": worker_id, "state": {"$in": PRESENT}}
+    try:
+        row: Document | None = database["workers"].find_one_and_update(match, renewal(lease_ms), {"state": 1})
+    except DriverError as error:
+        if unavailable(error):
+            raise StoreUnavailable() from error
+        raise
+    return row
 
 
 async def finish(

@@ -13,7 +13,7 @@ from pymongo.errors import BulkWriteError
 
 from switchtower.ids import DEAD_LETTER, new_id
 from switchtower.jobs import ErrorKind, JobError, fingerprint
-from switchtower.store import transitions
+from switchtower.store import operations, transitions
 from switchtower.store.collections import Store
 from switchtower.store.guards import starts_from
 
@@ -124,7 +124,7 @@ async def _settle_failure(store: Store, job: Document) -> None:
     await store.jobs.update_many(waiting, {"$pull": {"pending": job["_id"]}})
     if discarding is not None:
         gone = {"_id": job["_id"], "state": {"$in": ["failed", "cancelled"]}}
-        await store.jobs.update_one(gone, [*transitions.remove("system"), {"$set": {"outbox": "$$REMOVE"}}])
+        await store.jobs.update_one(gone, [*operations.remove("system"), {"$set": {"outbox": "$$REMOVE"}}])
 
 
 def _dependency_error(job: Document) -> JobError:

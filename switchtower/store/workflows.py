@@ -16,7 +16,7 @@ from pymongo.errors import DuplicateKeyError
 from switchtower.ids import new_id, run_id
 from switchtower.jobs import PayloadMatch
 from switchtower.states import JobState
-from switchtower.store import transitions
+from switchtower.store import operations
 from switchtower.store.collections import Store
 from switchtower.store.documents import error_document, error_from, job_from
 from switchtower.store.expressions import GONE, literal, stamp
@@ -147,7 +147,7 @@ async def replay(store: Store, job_id: str, actor: str, *, keep: Sequence[str]) 
             "cond": {"$in": ["$$step.name", literal(list(keep))]},
         }
     }
-    [again] = transitions.retry(actor)
+    [again] = operations.retry(actor)
     fields = {
         "steps": kept,
         "steps_bytes": {"$bsonSize": {"s": kept}},
@@ -234,7 +234,7 @@ async def wake(store: Store, *, job_id: str | None = None, limit: int = 200) -> 
             if await store.events.find_one(_matching(step.events, step.match, row["org"]), {"_id": 1}) is not None:
                 result = await store.jobs.update_one(
                     {"_id": row["_id"], "state": "scheduled", "awaiting": {"$exists": True}},
-                    transitions.promote("event"),
+                    operations.promote("event"),
                 )
                 woken += result.modified_count
                 break

@@ -35,7 +35,6 @@ from tests.model.operations import (
     Control,
     Depart,
     Die,
-    Documents,
     Duty,
     Enqueue,
     Lapse,

@@ -17,7 +17,7 @@ from switchtower.engine.jobs import Jobs
 from switchtower.engine.upkeep import Upkeep
 from switchtower.engine.workers import CLAIM_ALLOWANCE, Workers
 from switchtower.jobs import ErrorKind, JobError
-from switchtower.store import claims, leases, outbox, transitions
+from switchtower.store import claims, leases, operations, outbox, transitions
 from switchtower.store import jobs as job_commands
 from switchtower.store.documents import job_from
 
@@ -128,11 +128,11 @@ def retry_ignores_the_unique_key() -> AbstractContextManager[Any]:
     def change(stages: list[dict[str, Any]]) -> None:
         stages[0]["$set"]["unique_hold"] = "$unique_hold"
 
-    return _pipeline(transitions, "retry", change)
+    return _pipeline(operations, "retry", change)
 
 
 def retry_keeps_the_generation() -> AbstractContextManager[Any]:
-    return _pipeline(transitions, "retry", lambda stages: stages[0]["$set"].pop("generation"))
+    return _pipeline(operations, "retry", lambda stages: stages[0]["$set"].pop("generation"))
 
 
 def children_are_counted_not_named() -> AbstractContextManager[Any]:

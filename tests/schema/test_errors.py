@@ -11,7 +11,7 @@ from switchtower import errors
 from tests.schema.fakes import context
 
 QUERY = """mutation { retryJob(id: "x") { __typename ... on Error { code message }
-  ... on NotFound { kind id } ... on InvalidTransition { verb currentState allowed }
+  ... on NotFound { kind missingId } ... on InvalidTransition { verb currentState allowed }
   ... on ValidationError { field tooLarge } ... on Conflict { holder } ... on RateLimited { retryAfterMs } } }"""
 
 
@@ -20,7 +20,7 @@ QUERY = """mutation { retryJob(id: "x") { __typename ... on Error { code message
     [
         (
             errors.NotFound("Job", "x"),
-            {"__typename": "NotFound", "code": "NOT_FOUND", "kind": "Job", "id": "x"},
+            {"__typename": "NotFound", "code": "NOT_FOUND", "kind": "Job", "missingId": "x"},
         ),
         (
             errors.InvalidTransition("retry", "active", ["failed", "completed"]),

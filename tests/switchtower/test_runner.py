@@ -78,11 +78,6 @@ def ready(process: subprocess.Popen[str]) -> dict[str, Any]:
     return line
 
 
-@pytest.fixture
-async def app(mongodb_url: str, database_name: str) -> App:
-    return App(mongodb_url=mongodb_url, database=database_name)
-
-
 async def state_of(app: App, id: str) -> str:
     job = await (await app.connect()).jobs.get(id, caller=SYSTEM)
     assert job is not None

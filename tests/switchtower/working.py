@@ -1,33 +1,13 @@
-"""What the tests of a running worker share: an application on the test's own database, and looks at its jobs."""
+"""What the tests of a running worker share: looks at jobs."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from typing import Any
 
-import pytest
-
-from switchtower import App, Backoff, BackoffKind, Job
+from switchtower import App, Job
 from switchtower.callers import SYSTEM
 from switchtower.states import JobState
-from tests.switchtower import heavy_tasks
 from tests.waiting import until
-
-NOW_BACKOFF = Backoff(BackoffKind.NONE)
-
-
-@pytest.fixture
-async def app(mongodb_url: str, database_name: str) -> AsyncIterator[App]:
-    app = App(mongodb_url=mongodb_url, database=database_name)
-    yield app
-    await app.close()
-
-
-@pytest.fixture
-async def heavy(mongodb_url: str, database_name: str) -> AsyncIterator[App]:
-    heavy_tasks.app.mongodb_url, heavy_tasks.app.database = mongodb_url, database_name
-    yield heavy_tasks.app
-    await heavy_tasks.app.close()
 
 
 async def read(app: App, id: str) -> Job:

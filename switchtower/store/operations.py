@@ -1,0 +1,140 @@
+"""What does each transition write that an operator or a producer asks for?
+
+The other half of `transitions`, by the same rules: one pipeline, one atomic write, its event and its effects in it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from switchtower.store.expressions import (
+    GONE,
+    NOW_MS,
+    OUTBOX_SETTLE,
+    SETTLED,
+    UNLEASED,
+    in_order,
+    literal,
+    present,
+    stamp,
+    when,
+)
+
+__all__ = ["add_child", "cancel", "promote", "remove", "retry", "update"]
+
+Document = dict[str, Any]
+Pipeline = list[Document]
+
+
+def add_child(child_id: str, actor: str) -> Pipeline:
+    """Makes a job wait for one more child; one that is active goes on and only knows of it."""
+    active = {"$eq": ["$state", "active"]}
+    to = when(active, "active", "blocked")
+    return [
+        {
+            "$set": {
+                **stamp(when(active, "adopt", "block"), actor=literal(actor), to=to),
+                "state": to,
+                "parked": GONE,
+                "retry_pending": GONE,
+                "pending": {"$setUnion": [{"$ifNull": ["$pending", []]}, [child_id]]},
+                "flow_id": {"$ifNull": ["$flow_id", "$_id"]},
+                "flow_root": when(present("$flow_id"), "$flow_root", True),
+            }
+        }
+    ]
+
+
+def cancel(actor: str) -> Pipeline:
+    """Any open job: an active one gets a cancel request (a second request changes nothing), every other is cancelled at
+    once."""
+    active = {"$eq": ["$state", "active"]}
+    asked = {"$and": [active, present("$cancel_requested_at")]}
+    to = when(active, "active", "cancelled")
+    moved = stamp(when(active, "request_cancel", "cancel"), actor=literal(actor), to=to)
+    return [
+        {
+            "$set": {
+                **{field: when(asked, f"${field}", value) for field, value in moved.items()},
+                **{field: when(active, f"${field}", value) for field, value in SETTLED.items()},
+                "state": to,
+                "cancel_requested_at": when(active, {"$ifNull": ["$cancel_requested_at", "$$NOW"]}, GONE),
+                "retry_pending": when(active, "$retry_pending", GONE),
+                "outbox": when(active, "$outbox", OUTBOX_SETTLE),
+            }
+        }
+    ]
+
+
+def retry(actor: str, *, pending: Sequence[str] = ()) -> Pipeline:
+    """Final, retrying or scheduled → waiting now. A final job begins a new generation with all its attempts.
+
+    With `pending` (a flow's retry) it is blocked until those have completed again.
+    """
+    to = "blocked" if pending else "waiting"
+    final = {"$in": ["$state", ["completed", "failed", "cancelled"]]}
+    again = {"$add": ["$$NOW", "$ttl_ms"]}
+    fresh = dict.fromkeys(("result", "error", "finished_at", "started_at", "progress"), GONE)
+    return [
+        {
+            "$set": {
+                **stamp("retry", actor=literal(actor), to=to),
+                **{field: when(final, value, f"${field}") for field, value in fresh.items()},
+                "state": to,
+                "pending": list(pending) if pending else "$pending",
+                "attempt": when(final, 0, "$attempt"),
+                "claims": when(final, 0, "$claims"),
+                "generation": {"$add": ["$generation", when(final, 1, 0)]},
+                "unique_hold": when(final, "$unique_key", "$unique_hold"),
+                "expires_at": when(present("$ttl_ms"), again, GONE),
+                "run_at": "$$NOW",
+                "order": in_order(NOW_MS),
+            }
+        }
+    ]
+
+
+def promote(actor: str) -> Pipeline:
+    """scheduled, retrying → waiting now."""
+    return [
+        {
+            "$set": {
+                **stamp("promote", actor=literal(actor), to="waiting"),
+                "state": "waiting",
+                "run_at": "$$NOW",
+                "order": in_order(NOW_MS),
+            }
+        }
+    ]
+
+
+def update(actor: str, fields: Mapping[str, Any]) -> Pipeline:
+    """Changes what an operator may change; a scheduled or retrying job with a new `run_at` keeps its state."""
+    sets: Document = {field: literal(value) for field, value in fields.items()}
+    if "priority" in fields:
+        sets["rank"] = fields["priority"]
+    if "run_at" in fields:
+        sets["order"] = in_order({"$toLong": literal(fields["run_at"])})
+    return [{"$set": {**stamp("update", actor=literal(actor), data={"fields": sorted(fields)}), **sets}}]
+
+
+def remove(actor: str) -> Pipeline:
+    """Any state → a tombstone: invisible to every reader, deleted once its effects are relayed."""
+    completed = {"$eq": ["$state", "completed"]}
+    dropped = ("payload", "result", "logs", "attempts", "custom_id", "pending", "parked", "expires_at")
+    return [
+        {
+            "$set": {
+                **stamp("remove", actor=literal(actor), to="removed"),
+                **UNLEASED,
+                **dict.fromkeys(dropped, GONE),
+                "unique_hold": SETTLED["unique_hold"],
+                "release_at": SETTLED["release_at"],
+                "state": "removed",
+                "last_state": "$state",
+                "removed_at": "$$NOW",
+                "outbox": when(completed, GONE, OUTBOX_SETTLE),
+            }
+        }
+    ]
