@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from switchtower.callers import Caller
-    from switchtower.context import Cancel, Fail, JobContext, RetryAt, Snooze, Stop
+    from switchtower.context import Cancel, Fail, JobContext, RetryAt, Snooze, Stop, WaitForChildren
     from switchtower.errors import (
         ConfigurationError,
         Conflict,
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
         SwitchtowerError,
     )
     from switchtower.handlers import App, Task
-    from switchtower.jobs import Enqueued, Job, JobError, NewJob
+    from switchtower.jobs import ChildFailure, Enqueued, Job, JobError, NewJob
     from switchtower.retry import Backoff, BackoffKind
     from switchtower.states import JobState
 
@@ -33,6 +33,7 @@ __all__ = [
     "BackoffKind",
     "Caller",
     "Cancel",
+    "ChildFailure",
     "ConfigurationError",
     "Conflict",
     "Enqueued",
@@ -52,6 +53,7 @@ __all__ = [
     "StoreUnavailable",
     "SwitchtowerError",
     "Task",
+    "WaitForChildren",
     "__version__",
 ]
 
@@ -59,7 +61,7 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "callers": ("Caller",),
-    "context": ("Cancel", "Fail", "JobContext", "RetryAt", "Snooze", "Stop"),
+    "context": ("Cancel", "Fail", "JobContext", "RetryAt", "Snooze", "Stop", "WaitForChildren"),
     "errors": (
         "ConfigurationError",
         "Conflict",
@@ -71,7 +73,7 @@ _HOMES = {
         "SwitchtowerError",
     ),
     "handlers": ("App", "Task"),
-    "jobs": ("Enqueued", "Job", "JobError", "NewJob"),
+    "jobs": ("ChildFailure", "Enqueued", "Job", "JobError", "NewJob"),
     "retry": ("Backoff", "BackoffKind"),
     "states": ("JobState",),
 }

@@ -12,10 +12,11 @@ from enum import StrEnum
 from typing import Any, Protocol
 
 from switchtower.errors import InvalidInput, LeaseLost
-from switchtower.jobs import ClaimedJob, Enqueued
+from switchtower.jobs import ClaimedJob, Enqueued, Job
 from switchtower.payloads import TEXT_LIMIT, check_value, truncated_text
+from switchtower.states import FINAL
 
-__all__ = ["Cancel", "Channel", "Fail", "JobContext", "RetryAt", "Signal", "Snooze", "Stop"]
+__all__ = ["Cancel", "Channel", "Fail", "JobContext", "RetryAt", "Signal", "Snooze", "Stop", "WaitForChildren"]
 
 MAX_PENDING_LINES = 1_000
 LINE_LIMIT = 8 * 1024
@@ -64,6 +65,16 @@ class Cancel(Signal):
         super().__init__(message)
 
 
+class WaitForChildren(Signal):
+    """Puts the job aside until every child that it added has ended; the attempt is given back.
+
+    The handler is then called again, from its start. `JobContext.wait_for_children` raises it.
+    """
+
+    def __init__(self, message: str = "The handler waits for its children.") -> None:
+        super().__init__(message)
+
+
 class Stop(StrEnum):
     """Why a handler was told to stop."""
 
@@ -84,6 +95,9 @@ class Channel(Protocol):
 
     async def enqueue(self, context: JobContext, task: Any, payload: Any, options: dict[str, Any]) -> Enqueued:
         """Stores a child of the context's job. Raises LeaseLost when the job is no longer this worker's."""
+
+    async def children(self, context: JobContext) -> list[Job]:
+        """The children of the context's job, as they are now."""
 
 
 class _Nothing(Awaitable[None]):
@@ -277,6 +291,25 @@ class JobContext:
         self._require_lease()
         options = {"traceparent": self.job.traceparent, **options, "parent_id": self.job.id}
         return await self._channel.enqueue(self, task, payload, options)
+
+    async def children(self) -> list[Job]:
+        """The jobs that this one waits for or has added, oldest first, with their results and errors."""
+        self._require_lease()
+        return await self._channel.children(self)
+
+    async def wait_for_children(self) -> list[Job]:
+        """The children, once all of them have ended; until then the job is put aside.
+
+        Enqueue them under an `idempotency_key` (or your own `job_id`): the handler is called again from its start when
+        they have ended, and must not add them twice.
+
+        Raises:
+            WaitForChildren: some are open; let it pass.
+        """
+        children = await self.children()
+        if any(child.state not in FINAL for child in children):
+            raise WaitForChildren
+        return children
 
     def enqueue_blocking(self, task: Any, payload: Any = None, /, **options: Any) -> Enqueued:
         """`enqueue` for a handler that runs in a thread: waits for the answer.

@@ -14,7 +14,7 @@ from typing import Any
 
 import orjson
 
-from switchtower.context import Cancel, Fail, RetryAt, Signal, Snooze, Stop
+from switchtower.context import Cancel, Fail, RetryAt, Signal, Snooze, Stop, WaitForChildren
 from switchtower.errors import InvalidInput
 from switchtower.jobs import ClaimedJob, ErrorKind, JobError, fingerprint
 from switchtower.payloads import TEXT_LIMIT, check_value, truncated, truncated_text
@@ -85,6 +85,8 @@ def _signalled(outcome: Outcome, signal: Signal, now: datetime) -> Outcome:
         case Snooze():
             outcome.kind = K.SNOOZE
             outcome.wait_ms = _wait_ms(signal.seconds, now)
+        case WaitForChildren():
+            outcome.kind = K.SUSPEND
         case Fail():
             outcome.kind = K.BURY
             outcome.error = describe_error(signal, ErrorKind.FATAL)

@@ -18,7 +18,7 @@ from switchtower.arguments import Arguments
 from switchtower.callers import Caller
 from switchtower.context import JobContext
 from switchtower.errors import ConfigurationError, InvalidInput, SwitchtowerError
-from switchtower.jobs import Enqueued, JobError, NewJob
+from switchtower.jobs import ChildFailure, Enqueued, JobError, NewJob
 from switchtower.payloads import check_text
 from switchtower.retry import DEFAULT_BACKOFF, Backoff
 
@@ -64,6 +64,7 @@ class EnqueueOptions(TypedDict, total=False):
     tags: Sequence[str]
     lifo: bool
     parent_id: str
+    on_child_failure: ChildFailure
     depends_on: Sequence[str]
     remove_on_complete: bool
     remove_on_fail: bool
@@ -72,11 +73,12 @@ class EnqueueOptions(TypedDict, total=False):
     traceparent: str | None
 
 
-_FIELDS = frozenset(f.name for f in fields(NewJob)) - {"name", "payload"}
+_FIELDS = frozenset(f.name for f in fields(NewJob)) - {"name", "payload", "workflow", "cron_id"}
 _TYPES: dict[str, type] = {
     **{name: int for name in _FIELDS if name.endswith("_ms") or name in ("priority", "max_attempts")},
     **dict.fromkeys(("lifo", "remove_on_complete", "remove_on_fail", "webhook"), bool),
     "backoff": Backoff,
+    "on_child_failure": ChildFailure,
     "run_at": datetime,
 }
 _TYPE_NAMES = {int: "whole number", str: "text", bool: "boolean"}

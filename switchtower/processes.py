@@ -25,7 +25,7 @@ from switchtower.context import JobContext, Signal
 from switchtower.errors import InvalidInput, LeaseLost
 from switchtower.execution import HandlerError, describe_error, storable_result
 from switchtower.handlers import Task
-from switchtower.jobs import ClaimedJob, Enqueued
+from switchtower.jobs import ClaimedJob, Enqueued, Job
 
 __all__ = ["Processes"]
 
@@ -126,6 +126,9 @@ class _ToParent:
 
     async def enqueue(self, context: JobContext, task: Any, payload: Any, options: dict[str, Any]) -> Enqueued:
         raise RuntimeError("A CPU-bound handler cannot enqueue: return what is needed, and enqueue in `on_complete`.")
+
+    async def children(self, context: JobContext) -> list[Job]:
+        raise RuntimeError("A CPU-bound handler cannot read its children: let the job that waits for them be async.")
 
     def finish(self, context: JobContext) -> None:
         """Waits until the parent has read everything: the result travels another way and must not overtake the logs."""

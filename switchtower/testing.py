@@ -58,12 +58,13 @@ class RunOutcome:
 class _Recorder:
     """A channel that keeps what a context reports."""
 
-    def __init__(self, app: App) -> None:
+    def __init__(self, app: App, children: list[Job] | None = None) -> None:
         self.loop: asyncio.AbstractEventLoop | None = asyncio.get_running_loop()
         self.app = app
         self.logs: list[tuple[str, str]] = []
         self.progress: list[Any] = []
         self.enqueued: list[NewJob] = []
+        self.children_given = children or []
 
     def touched(self, context: JobContext) -> None:
         lines, progress = context.drain_reports()
@@ -77,6 +78,9 @@ class _Recorder:
         self.enqueued.append(new)
         return Enqueued(_as_job(new))
 
+    async def children(self, context: JobContext) -> list[Job]:
+        return self.children_given
+
 
 async def run(
     task: Task[..., Any],
@@ -86,11 +90,13 @@ async def run(
     max_attempts: int | None = None,
     timeout_seconds: float | None = None,
     cancel: asyncio.Event | None = None,
+    children: list[Job] | None = None,
 ) -> RunOutcome:
     """Runs a task as a worker would (arguments checked, middleware around it, the outcome classified), and records.
 
     `attempt` is the attempt that the handler sees; `timeout_seconds` replaces the task's own; setting `cancel` stops
-    the handler as a cancel request does. A CPU-bound task runs in a real process of its own.
+    the handler as a cancel request does; `children` are what `ctx.children()` answers. A CPU-bound task runs in a real
+    process of its own.
 
     Raises:
         InvalidInput: the payload is not JSON.
@@ -98,7 +104,7 @@ async def run(
     check_value("payload", None if payload is None else dict(payload))
     job = _claimed(task, payload, attempt, max_attempts or task.defaults.get("max_attempts", 4))
     seconds = timeout_seconds if timeout_seconds is not None else (task.timeout_ms or 0) / 1000 or None
-    recorder = _Recorder(task.app)
+    recorder = _Recorder(task.app, children)
     context = JobContext(
         job,
         recorder,

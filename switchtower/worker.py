@@ -23,7 +23,7 @@ from switchtower.errors import ConfigurationError, LeaseLost, StoreUnavailable, 
 from switchtower.execution import classify
 from switchtower.handlers import App
 from switchtower.ids import WORKER, new_id
-from switchtower.jobs import ClaimedJob, Enqueued
+from switchtower.jobs import ClaimedJob, Enqueued, Job
 from switchtower.leases import LeaseKeeper
 from switchtower.reports import Reporter
 from switchtower.slots import Slot, Slots
@@ -183,6 +183,11 @@ class Worker:
             raise LeaseLost(job.id)
         await self._engine.claims.leased(job.id, job.token)
         return await self._engine.jobs.enqueue(new, caller=caller)
+
+    async def children(self, context: JobContext) -> list[Job]:
+        """The children of a running job, with what they left."""
+        job = context.job
+        return await self._engine.flows.children(job.id, caller=Caller(f"worker:{self.id}", org=job.org or None))
 
     # Beginning.
 

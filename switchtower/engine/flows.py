@@ -12,7 +12,7 @@ from switchtower.engine.bulk import Bulk, BulkOperation
 from switchtower.engine.effects import Effects
 from switchtower.engine.enqueue import PATIENCE_SECONDS
 from switchtower.errors import Conflict, InvalidTransition, NotFound, StoreUnavailable
-from switchtower.flows import Flow, FlowNode, plan
+from switchtower.flows import MAX_NODES, Flow, FlowNode, plan
 from switchtower.ids import JOB, new_id
 from switchtower.jobs import Job, JobFilter
 from switchtower.pages import Page
@@ -161,6 +161,13 @@ class Flows:
         counts = await commands.counts(self._store, [row["_id"] for row in found.documents])
         items = [_flow(job_from(row), counts) for row in found.documents]
         return Page(items, found.cursors, found.has_next, found.has_previous)
+
+    async def children(self, parent_id: str, *, caller: Caller) -> list[Job]:
+        """All children of a job, oldest first, with payload, result and error, without logs and history."""
+        match: Document = {"parent_id": parent_id, "state": {"$ne": "removed"}, **job_commands.visible_to(caller)}
+        fields = listing.projection(frozenset({"payload", "result"}))
+        rows = self._store.jobs.find(match, fields, sort=[("_id", 1)], limit=MAX_NODES)
+        return [job_from(row) async for row in rows]
 
     async def cancel(self, id: str, *, caller: Caller) -> BulkOperation:
         """Cancels every open job of a flow; active ones are asked to stop. Raises: NotFound, InvalidTransition when all

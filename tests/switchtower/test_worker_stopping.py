@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from switchtower import App, Backoff, BackoffKind, JobContext, Stop, testing
+from switchtower import App, JobContext, Stop, testing
 from switchtower.callers import SYSTEM
 from switchtower.engine import Engine
 from switchtower.errors import InvalidTransition, LeaseLost
@@ -22,8 +22,6 @@ from tests.mongod import fail_command
 from tests.switchtower import heavy_tasks
 from tests.switchtower.working import has_started, reaches, read
 from tests.waiting import until
-
-NOW_BACKOFF = Backoff(BackoffKind.NONE)
 
 
 async def test_a_cancel_reaches_coroutine_and_thread_within_a_second(app: App) -> None:
