@@ -1,7 +1,7 @@
 """How does the process listen, and how does it stop?
 
-Uvicorn with two additions: request heads are bounded in size and time while they arrive (the parser itself keeps
-whatever is sent), and open streams are told to end before the server waits for connections to close.
+Uvicorn with additions: request heads are bounded in size and time while they arrive (the parser itself keeps whatever
+is sent), and open streams are told to end before the server waits for connections to close.
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ from typing import Any, Final
 import uvicorn
 from starlette.types import ASGIApp
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+from websockets.exceptions import InvalidState
 
 from switchtower.errors import ConfigurationError
 
@@ -77,6 +79,16 @@ class BoundedHttpProtocol(HttpToolsProtocol):
             self._head_timer = None
 
 
+class ClosableWebSocket(WebSocketsSansIOProtocol):
+    """A WebSocket that can be shut down in every state; the library's raises while a close is under way."""
+
+    def shutdown(self) -> None:
+        try:
+            super().shutdown()
+        except InvalidState:
+            self.transport.close()
+
+
 class Server(uvicorn.Server):
     """Calls `on_ready` once it listens, and `on_closing` before it waits for open connections."""
 
@@ -108,6 +120,7 @@ def configure(app: ASGIApp, *, frame_bytes: int, grace_seconds: int = GRACE_SECO
     return uvicorn.Config(
         app,
         http=BoundedHttpProtocol,
+        ws=WebSocketsSansIOProtocol,
         ws_max_size=frame_bytes,
         # Compression costs more than the small messages of a subscription save, and lets small frames grow large here.
         ws_per_message_deflate=False,

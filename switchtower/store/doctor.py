@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass
 
 from pymongo.errors import OperationFailure, PyMongoError
@@ -39,7 +38,7 @@ async def examine(store: Store) -> list[Finding]:
         )
     else:
         findings.append(Finding("indexes", "ok", "All are there."))
-    findings.append(await _oplog(database.client))
+    findings.append(await _oplog(database.client, store.clock.now_ms()))
     try:
         parameters = await admin.command({"getCmdLineOpts": 1})
         scripting = parameters.get("parsed", {}).get("security", {}).get("javascriptEnabled", True)
@@ -87,13 +86,13 @@ async def _members(admin: object) -> list[Finding]:
     return found
 
 
-async def _oplog(client: object) -> Finding:
+async def _oplog(client: object, now_ms: int) -> Finding:
     try:
         oplog = client["local"]["oplog.rs"]  # type: ignore[index]
         first = await oplog.find_one(sort=[("$natural", 1)])
         last = await oplog.find_one(sort=[("$natural", -1)])
         hours = (last["ts"].time - first["ts"].time) / 3600
-        full = time.time() - first["ts"].time > 24 * 3600
+        full = now_ms / 1000 - first["ts"].time > 24 * 3600
     except (PyMongoError, TypeError):
         return Finding("oplog", "warn", "This user may not read the oplog.")
     if full and hours < 24:

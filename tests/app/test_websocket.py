@@ -276,6 +276,23 @@ async def test_the_server_says_goodbye(door: Door) -> None:
     assert own.calls.open_streams == 0
 
 
+async def test_a_connection_that_is_being_closed_does_not_stop_the_shutdown() -> None:
+    own = build_door()
+    with serving(own.app, on_closing=own.closing.set) as served:
+        async with opened(served) as socket:
+            await socket.send('{"type":"ping"}')
+            await receive(socket)
+            # The server sends its close frame and waits for an answer, which never comes.
+            socket.transport.pause_reading()  # type: ignore[attr-defined]
+            await socket.send("null")
+            [connection] = served.server.server_state.connections
+            await until(lambda: connection.close_sent)  # type: ignore[union-attr]
+            connection.close_sent = False  # type: ignore[union-attr]
+            served.stop()
+            await until(lambda: not served.server.server_state.connections)
+    assert served.server.lifespan.shutdown_event.is_set()  # type: ignore[attr-defined]
+
+
 async def test_a_reader_that_stops_does_not_fill_the_memory(served: Served) -> None:
     import psutil
 

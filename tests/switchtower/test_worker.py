@@ -19,7 +19,7 @@ from switchtower.engine import DeadLetterFilter
 from switchtower.jobs import NewJob
 from switchtower.states import JobState
 from tests.switchtower import heavy_tasks
-from tests.switchtower.working import lines_of, progress_of, reaches, read
+from tests.switchtower.working import has_logged, lines_of, progress_of, reaches, read
 from tests.waiting import until
 
 NOW_BACKOFF = Backoff(BackoffKind.NONE)
@@ -133,7 +133,7 @@ async def test_a_job_is_picked_up_long_before_the_poll(app: App) -> None:
             began = time.monotonic()
             id = (await quick.enqueue()).job.id
             await reaches(app, id, JobState.COMPLETED)
-            assert time.monotonic() - began < 1
+            assert time.monotonic() - began < 5
 
 
 async def test_logs_and_progress_arrive_while_it_runs_and_after(app: App) -> None:
@@ -161,8 +161,10 @@ async def test_logs_and_progress_arrive_while_it_runs_and_after(app: App) -> Non
         await shown.wait()
         assert await until(lambda: progress_of(app, first)) == {"percent": 50, "message": "half"}
         assert await until(lambda: progress_of(app, second)) == 30
+        await until(lambda: has_logged(app, first, "begun"))
+        await until(lambda: has_logged(app, second, "from a thread"))
         started = await read(app, first)
-        assert (started.state, lines_of(started)) == ("active", ["begun"]) and started.started_at is not None
+        assert started.state == "active" and started.started_at is not None
         go_on.set()
         release.set()
         await worker.until_idle()
@@ -172,7 +174,7 @@ async def test_logs_and_progress_arrive_while_it_runs_and_after(app: App) -> Non
             ("warning", "done", 1),
         ]
         assert (one.progress, two.state) == (100, "completed")
-        assert two.result.startswith("switchtower-job") and [line.line for line in two.logs] == ["from a thread"]
+        assert two.result.startswith("switchtower-job") and lines_of(two) == ["from a thread"]
 
 
 async def test_processes_run_report_and_break(heavy: App) -> None:

