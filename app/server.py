@@ -120,7 +120,7 @@ def configure(app: ASGIApp, *, frame_bytes: int, grace_seconds: int = GRACE_SECO
     return uvicorn.Config(
         app,
         http=BoundedHttpProtocol,
-        ws=WebSocketsSansIOProtocol,
+        ws=ClosableWebSocket,
         ws_max_size=frame_bytes,
         # Compression costs more than the small messages of a subscription save, and lets small frames grow large here.
         ws_per_message_deflate=False,

@@ -17,7 +17,6 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
-from itertools import islice
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -42,6 +41,8 @@ ALIASES = {
 MIN_EVERY_MS = 100
 MAX_EVERY_MS = 366 * 24 * 3600 * 1000
 _UNITS_MS = {"ms": 1, "s": 1000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
+_NAMES = re.compile(r"(?i)jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec|sun|mon|tue|wed|thu|fri|sat")
+_DRAWN = re.compile(r"(?i)[rh]")
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
 
 
@@ -81,17 +82,22 @@ class Schedule:
 
     def __post_init__(self) -> None:
         if self.expression is not None and self.expression.startswith("@every "):
-            object.__setattr__(self, "every_ms", duration_ms(self.expression.removeprefix("@every ").strip()))
+            every_ms = duration_ms(self.expression.removeprefix("@every ").strip())
+            if self.every_ms not in (None, every_ms):
+                raise InvalidInput("schedule", "give a cron expression or everyMs, one of the two.")
+            object.__setattr__(self, "every_ms", every_ms)
         elif (self.expression is None) == (self.every_ms is None):
             raise InvalidInput("schedule", "give a cron expression or everyMs, one of the two.")
-        zone = _zone(self.timezone)
+        _zone(self.timezone)
         if self.every_ms is not None:
             if not MIN_EVERY_MS <= self.every_ms <= MAX_EVERY_MS:
                 raise InvalidInput("everyMs", f"must be between {MIN_EVERY_MS} and {MAX_EVERY_MS:,}.")
             return
         fields = self._fields()
         try:
-            valid = croniter.is_valid(fields, second_at_beginning=True)
+            # `R` would draw other times in every process, and `H` needs a seed that no schedule has.
+            drawn = _DRAWN.search(_NAMES.sub("", fields)) is not None
+            valid = not drawn and croniter.is_valid(fields, second_at_beginning=True)
             first = next(_wall_times(fields, datetime(2024, 1, 1)), None) if valid else None
         except (CroniterError, ValueError, KeyError, IndexError, OverflowError):
             valid = False
@@ -101,7 +107,6 @@ class Schedule:
             )
         if first is None:
             raise InvalidInput("expression", "never fires: no such date exists.")
-        del zone
 
     def _fields(self) -> str:
         text = (self.expression or "").strip()
@@ -127,15 +132,20 @@ class Schedule:
         zone = _zone(self.timezone)
         return self._real(moment, zone) if self.follows_real_time else self._fixed(moment, zone)
 
-    def next(self, count: int, *, moment: datetime) -> list[datetime]:
-        """The next `count` slots after a moment."""
-        return list(islice(self._slots(moment), count))
-
-    def _slots(self, moment: datetime) -> Iterator[datetime]:
-        slot = self.after(moment)
-        while slot is not None:
-            yield slot
-            slot = self.after(slot)
+    def latest(self, moment: datetime, *, behind: datetime) -> datetime | None:
+        """The last slot at or before a moment that lies behind another; None when there is none between them."""
+        reach = timedelta(milliseconds=self.every_ms or 1_000)
+        while True:
+            start = max(behind, moment - reach)
+            slot = self.after(start)
+            if slot is not None and slot <= moment:
+                break
+            if start <= behind:
+                return None
+            reach *= 2
+        while (following := self.after(slot)) is not None and following <= moment:
+            slot = following
+        return slot
 
     def _fixed(self, moment: datetime, zone: ZoneInfo) -> datetime | None:
         """By wall time: the first of two equal times, and the end of the gap for a time that does not exist."""
@@ -257,8 +267,8 @@ class NewCron:
         if not 0 <= self.jitter_ms <= 24 * 3600 * 1000:
             raise InvalidInput("jitterMs", "must be between 0 and a day.")
         for name, at in (("startsAt", self.starts_at), ("endsAt", self.ends_at)):
-            if at is not None and at.tzinfo is None:
-                raise InvalidInput(name, "needs a time zone.")
+            if at is not None and (not isinstance(at, datetime) or at.tzinfo is None):
+                raise InvalidInput(name, "must be a time with a zone.")
         if self.starts_at is not None and self.ends_at is not None and self.ends_at <= self.starts_at:
             raise InvalidInput("endsAt", "must be after startsAt.")
 

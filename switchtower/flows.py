@@ -14,7 +14,7 @@ from switchtower.errors import InvalidInput
 from switchtower.jobs import Job, NewJob
 from switchtower.states import FINAL, JobState
 
-__all__ = ["MAX_NODES", "Flow", "FlowNode", "Planned", "plan"]
+__all__ = ["MAX_NODES", "Flow", "FlowNode", "Planned", "node", "plan"]
 
 MAX_NODES = 10_000
 MAX_LEVELS = 50
@@ -38,6 +38,14 @@ class Planned:
     parent: int | None
     waits_for: list[int] = field(default_factory=list)
     awaited: bool = False
+
+
+def node(
+    job: NewJob, *children: FlowNode | NewJob, key: str | None = None, depends_on: Sequence[str] = ()
+) -> FlowNode:
+    """A job of a flow, and the jobs that it waits for: `node(report.job(), node(fetch.job(day=1), key="a"))`."""
+    below = [child if isinstance(child, FlowNode) else FlowNode(job=child) for child in children]
+    return FlowNode(job=job, key=key, children=below, depends_on=tuple(depends_on))
 
 
 def plan(root: FlowNode) -> list[Planned]:

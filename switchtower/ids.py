@@ -7,7 +7,9 @@ the text looks like.
 
 from __future__ import annotations
 
+import hashlib
 import secrets
+import uuid
 
 from typeid import TypeID
 
@@ -24,6 +26,7 @@ __all__ = [
     "lease_token",
     "new_id",
     "run_id",
+    "settled_id",
 ]
 
 JOB = "job"
@@ -38,6 +41,14 @@ ATTEMPT = "att"
 def new_id(prefix: str) -> str:
     """A fresh TypeID with this prefix; later ones sort after earlier ones of the same process."""
     return str(TypeID(prefix=prefix))
+
+
+def settled_id(prefix: str, at_ms: int, cause: str) -> str:
+    """The TypeID that a cause gives, the same whoever asks; it sorts as if it were made at `at_ms`."""
+    drawn = bytearray((at_ms & (2**48 - 1)).to_bytes(6, "big") + hashlib.sha256(cause.encode()).digest()[:10])
+    drawn[6] = drawn[6] & 0x0F | 0x70
+    drawn[8] = drawn[8] & 0x3F | 0x80
+    return str(TypeID.from_uuid(uuid.UUID(bytes=bytes(drawn)), prefix=prefix))  # type: ignore[arg-type]
 
 
 def attempt_id(job_id: str, generation: int, number: int) -> str:

@@ -9,18 +9,18 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from switchtower.callers import SYSTEM, Caller
-from switchtower.clock import to_ms
+from switchtower.clock import from_ms, to_ms
 from switchtower.crons import CatchUp, Cron, Fire, NewCron, Overlap, Schedule
 from switchtower.engine.jobs import Jobs
-from switchtower.errors import Conflict, InvalidInput, InvalidTransition, NotFound, SwitchtowerError
-from switchtower.ids import CRON, new_id
+from switchtower.errors import Conflict, InvalidInput, InvalidTransition, NotFound, StoreUnavailable, SwitchtowerError
+from switchtower.ids import CRON, JOB, new_id, settled_id
 from switchtower.jobs import Enqueued, Job
 from switchtower.pages import Count, Page
 from switchtower.states import FINAL
 from switchtower.store import crons as commands
 from switchtower.store import jobs as job_commands
 from switchtower.store.collections import Store
-from switchtower.store.driver import translate_errors
+from switchtower.store.driver import DriverError, translate_errors
 
 __all__ = ["Crons"]
 
@@ -29,6 +29,8 @@ Document = dict[str, Any]
 log = logging.getLogger(__name__)
 
 ON_TIME = timedelta(seconds=60)
+KEEPING_UP = timedelta(seconds=10)
+"""Schedulers that are no further behind have not been away: their slots fire whatever the catch-up policy is."""
 CATCH_UP_LIMIT = 1_000
 TICK_LIMIT = 200
 FIELDS = frozenset(
@@ -79,7 +81,7 @@ class Crons:
 
     def _document(self, new: NewCron, caller: Caller) -> Document:
         now = self._store.clock.now()
-        schedule = self._anchored(new.schedule, new.starts_at or now)
+        schedule = self._anchored(new.schedule, _stored(new.starts_at) or now)
         document: Document = {
             "_id": new_id(CRON),
             "name": new.name,
@@ -90,8 +92,8 @@ class Crons:
             "overlap": new.overlap.value,
             "catch_up": new.catch_up.value,
             "jitter_ms": new.jitter_ms,
-            "starts_at": new.starts_at,
-            "ends_at": new.ends_at,
+            "starts_at": _stored(new.starts_at),
+            "ends_at": _stored(new.ends_at),
             "limit": new.limit,
             "created_at": now,
         }
@@ -175,8 +177,8 @@ class Crons:
                 "overlap": wanted.overlap.value,
                 "catch_up": wanted.catch_up.value,
                 "jitter_ms": wanted.jitter_ms,
-                "starts_at": wanted.starts_at,
-                "ends_at": wanted.ends_at,
+                "starts_at": _stored(wanted.starts_at),
+                "ends_at": _stored(wanted.ends_at),
                 "limit": wanted.limit,
             }
             if (
@@ -223,65 +225,94 @@ class Crons:
                 taken = row if row["due"] else await self._take(row)
                 if taken is not None:
                     done += await self._fire(taken)
-            except (SwitchtowerError, InvalidInput) as error:
+            except StoreUnavailable:
+                raise
+            except SwitchtowerError as error:
                 log.warning("cron %s could not fire: %s", row["_id"], error)
+            except DriverError:
+                raise
+            except Exception:
+                log.exception("cron %s could not fire; the others go on", row["_id"])
         return done
 
     async def _take(self, row: Document) -> Document | None:
         cron = commands.cron_from(row)
         now = self._store.clock.now()
-        slots: list[datetime] = []
-        slot: datetime | None = row["next_at"]
-        while slot is not None and slot <= now and len(slots) < CATCH_UP_LIMIT:
-            slots.append(slot)
-            slot = cron.following(slot)
-        if cron.catch_up is not CatchUp.ALL:
-            while slot is not None and slot <= now:
-                slots, slot = [slot], cron.following(slot)
-            slots = slots[-1:]
-        if cron.catch_up is CatchUp.SKIP and slots and now - slots[-1] > ON_TIME:
-            slots = []
+        first: datetime = row["next_at"]
+        slots = self._come(cron, first, now)
+        following = cron.following(max(now, first))
         if cron.limit is not None:
             slots = slots[: max(0, cron.limit - cron.fired)]
             if cron.fired + len(slots) >= cron.limit:
-                slot = None
-        return await commands.take_slots(self._store, row, slots, next_at=slot)
+                following = None
+        return await commands.take_slots(self._store, row, slots, next_at=following)
+
+    @staticmethod
+    def _come(cron: Cron, first: datetime, now: datetime) -> list[datetime]:
+        """The slots that fire now, of those from `first` on: all while schedulers keep up; after an outage what the
+        cron's policy says."""
+        slots: list[datetime] = []
+        if now - first <= KEEPING_UP or cron.catch_up is CatchUp.ALL:
+            slot: datetime | None = first
+            while slot is not None and slot <= now and len(slots) < CATCH_UP_LIMIT:
+                slots.append(slot)
+                slot = cron.following(slot)
+            if slot is not None and slot <= now:
+                log.warning("cron %s: slots from %s on are left out; %d were made up for", cron.name, slot, len(slots))
+            return slots
+        last = cron.schedule.latest(min(now, cron.ends_at or now), behind=first) or first
+        return [] if cron.catch_up is CatchUp.SKIP and now - last > ON_TIME else [last]
 
     async def _fire(self, row: Document) -> int:
         cron = commands.cron_from(row)
         previous: str | None = row.get("last_job_id")
         for entry in row["due"]:
             slot: datetime = entry["slot"]
-            fire = await self._make(cron, slot, previous)
+            fire = await self._make(cron, slot, previous, entry.get("skip"))
             if await commands.settle(self._store, cron.id, slot, fire, actor="system"):
                 previous = fire.job_id or previous
+        if cron.limit is not None and row["next_at"] is None:
+            # A slot that was skipped does not count, so there may be one more.
+            again = await commands.find(self._store, cron.id, SYSTEM)
+            if again is not None and again["enabled"] and again["next_at"] is None:
+                following = commands.cron_from(again).following(row["due"][-1]["slot"])
+                await commands.go_on(self._store, again, next_at=following)
         return len(row["due"])
 
-    async def _make(self, cron: Cron, slot: datetime, previous: str | None) -> Fire:
+    async def _make(self, cron: Cron, slot: datetime, previous: str | None, skip: str | None) -> Fire:
         """The job of one slot: found, where an earlier try made it, else made as the overlap policy allows."""
         owner = Caller(f"cron:{cron.name}", cron.org, cron.app, "cron")
         now = self._store.clock.now()
-        id = f"{cron.id}@{to_ms(slot)}"
-        made = await self._jobs.get(id, caller=Caller("system", cron.org), with_=frozenset())
-        if made is None and previous is not None and cron.overlap is not Overlap.ALLOW:
-            open_ = await self._open(previous)
-            if open_ is not None and cron.overlap is Overlap.SKIP:
-                return Fire(slot, now, "skipped", None, f"Job {previous} of the slot before was still {open_.state}.")
-            if open_ is not None:
+        id = settled_id(JOB, to_ms(slot), f"{cron.id}@{to_ms(slot)}")
+        if previous is not None and cron.overlap is not Overlap.ALLOW and skip is None:
+            made = await job_commands.find_by_ids(self._store, [id], fields={"_id": 1})
+            open_ = None if made else await self._open(previous)
+            if cron.overlap is Overlap.SKIP and not made:
+                reason = None if open_ is None else f"Job {previous} of the slot before was still {open_.state}."
+                skip = await commands.decide(self._store, cron.id, slot, reason)
+            elif open_ is not None:
                 try:
                     await self._jobs.cancel(previous, caller=owner)
                 except (InvalidTransition, NotFound):
                     log.debug("job %s ended by itself before it was replaced", previous)
-        run_at = slot + cron.delay_of(slot)
-        job = replace(cron.job, job_id=id, run_at=run_at, cron_id=cron.id)
-        answer = await self._jobs.enqueue(job, caller=owner)
-        if answer.deduplication is not None and answer.job.custom_id != id:
+        if skip:
+            return Fire(slot, now, "skipped", None, skip)
+        job = replace(
+            cron.job, job_id=f"{cron.id}@{to_ms(slot)}", run_at=slot + cron.delay_of(slot), cron_id=cron.id
+        )
+        answer = await self._jobs.enqueue_as(id, job, caller=owner)
+        if answer.job.id != id:
             return Fire(slot, now, "skipped", None, f"Job {answer.job.id} holds its unique key.")
-        return Fire(slot, now, "fired", answer.job.id)
+        return Fire(slot, now, "fired", id)
 
     async def _open(self, job_id: str) -> Job | None:
         job = await self._jobs.get(job_id, caller=SYSTEM, with_=frozenset())
         return None if job is None or job.state in FINAL else job
+
+
+def _stored(at: datetime | None) -> datetime | None:
+    """A time as the database gives it back."""
+    return None if at is None else from_ms(to_ms(at))
 
 
 def _definition(d: Mapping[str, Any]) -> tuple[Any, ...]:

@@ -70,6 +70,15 @@ class Enqueuer:
             loop.call_soon(self._take_off)
         return await self._answer(document, await future)
 
+    async def enqueue_as(self, id: str, new: NewJob, *, caller: Caller) -> Enqueued:
+        """Creates the job that has this id whoever creates it; one that is there, or was removed, is an answer too.
+
+        Raises: InvalidInput; StoreUnavailable with an unknown outcome.
+        """
+        new.check(payload_limit=self._payload_limit)
+        document = self._document(new, caller, id=id)
+        return await self._answer(document, (await self._insert([document])).get(0))
+
     async def enqueue_many(self, news: Sequence[NewJob], *, caller: Caller) -> list[Enqueued | SwitchtowerError]:
         """Creates many jobs; every item gets its own answer, in order.
 

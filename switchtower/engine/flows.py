@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from switchtower.callers import Caller
@@ -48,11 +49,9 @@ class Flows:
             unknown outcome.
         """
         planned = plan(root)
-        for position, entry in enumerate(planned):
-            job = entry.node.job
-            job.check(payload_limit=self._payload_limit)
-            if position or idempotency_key is not None:
-                commands.refuse_own_links(job, root=not position)
+        for entry in planned:
+            entry.node.job.check(payload_limit=self._payload_limit)
+            commands.refuse_own_links(entry.node.job)
         documents = self._documents(planned, caller, idempotency_key)
         refused = await self._insert(documents)
         if refused is not None:
@@ -81,10 +80,8 @@ class Flows:
         documents = []
         for position, entry in enumerate(planned):
             job = entry.node.job
-            if not position and idempotency_key is not None:
-                job.idempotency_key = idempotency_key
             document = job_document(
-                job,
+                replace(job, idempotency_key=idempotency_key) if not position else job,
                 id=ids[position],
                 org=caller.owner,
                 app=caller.app,
@@ -186,7 +183,13 @@ class Flows:
         flow = await self._required(id, caller)
         while await self._effects.relay():
             pass
-        if not await commands.retry(self._store, flow.id, caller.actor):
+        try:
+            moved = await commands.retry(self._store, flow.id, caller.actor)
+        except job_commands.Duplicate:
+            raise Conflict(
+                f"Cannot retry all of flow {flow.id!r}: an open job elsewhere holds the unique key of one of its jobs."
+            ) from None
+        if not moved:
             again = await self._required(id, caller)
             raise InvalidTransition("retry", again.root.state, ["failed", "cancelled"])
         self._effects.kick()

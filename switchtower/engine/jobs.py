@@ -68,6 +68,13 @@ class Jobs:
         """
         return await self._enqueuer.enqueue(new, caller=caller, session=session)
 
+    async def enqueue_as(self, id: str, new: NewJob, *, caller: Caller) -> Enqueued:
+        """Creates the job that has this id whoever creates it, once; for those who derive ids from their cause.
+
+        Raises: InvalidInput, StoreUnavailable (repeat it).
+        """
+        return await self._enqueuer.enqueue_as(id, new, caller=caller)
+
     async def enqueue_many(self, news: Sequence[NewJob], *, caller: Caller) -> list[Enqueued | SwitchtowerError]:
         """Creates many jobs in as few commands as possible; each item has its own answer, in order."""
         return await self._enqueuer.enqueue_many(news, caller=caller)

@@ -7,7 +7,7 @@ decides who runs them and when.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -17,7 +17,7 @@ from switchtower.engine.effects import Effects
 from switchtower.engine.workers import Workers
 from switchtower.events import Event
 from switchtower.jobs import ErrorKind, JobError, fingerprint
-from switchtower.store import counters, leases, listing, operations, outbox, transitions
+from switchtower.store import changes, counters, leases, listing, operations, outbox, transitions
 from switchtower.store import jobs as commands
 from switchtower.store.collections import Store
 from switchtower.store.driver import translate_errors
@@ -242,6 +242,13 @@ class Upkeep:
     async def fold_position(self) -> tuple[str | None, int]:
         """Up to which cursor and cluster time events are counted; (None, 0) before the first count."""
         return await counters.position(self._store)
+
+    def events(self, after: str | None) -> AsyncIterator[tuple[list[Event], str]]:
+        """Batches of events behind a cursor (from now on with None), each with the cursor to go on from.
+
+        Raises: HistoryLost, StoreUnavailable.
+        """
+        return changes.read(self._store, after=after)
 
     async def fold(self, events: Sequence[Event], *, reached: str, seen: str | None) -> bool:
         """Counts a batch of events in one transaction; False when another folder has gone on meanwhile."""

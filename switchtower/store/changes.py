@@ -76,6 +76,8 @@ _LOST = {280, 286, 260, 10334}
 """ChangeStreamFatalError, ChangeStreamHistoryLost, InvalidResumeToken, BSONObjectTooLarge: the token is of no more
 use."""
 
+_UNAUTHORIZED = 13
+
 _TOKEN = re.compile(r"[0-9A-F]{20,512}")
 
 
@@ -162,6 +164,9 @@ async def _opened(store: Store, pipeline: Sequence[Document], **options: Any) ->
             raise HistoryLost(str(error)[:200]) from error
         if unavailable(error):
             raise StoreUnavailable() from error
+        if stream is None and "resume_after" in options and error.code != _UNAUTHORIZED:
+            # The server has a dozen ways to say that a text is no token of its own.
+            raise HistoryLost(str(error)[:200]) from error
         raise
     except PyMongoError as error:
         if unavailable(error):

@@ -23,7 +23,22 @@ from switchtower.store.collections import Store
 from switchtower.store.expressions import literal
 from switchtower.store.jobs import Duplicate, visible_to
 
-__all__ = ["change", "cron_from", "delete", "due", "find", "insert", "page", "settle", "take_slots"]
+__all__ = [
+    "by_name",
+    "change",
+    "cron_from",
+    "decide",
+    "delete",
+    "due",
+    "find",
+    "go_on",
+    "insert",
+    "job_template",
+    "page",
+    "schedule_document",
+    "settle",
+    "take_slots",
+]
 
 Document = dict[str, Any]
 
@@ -200,6 +215,24 @@ async def take_slots(
         return_document=ReturnDocument.AFTER,
     )
     return document
+
+
+async def decide(store: Store, cron_id: str, slot: datetime, reason: str | None) -> str:
+    """Notes once and for all whether a slot is skipped, since schedulers that look at different moments see different
+    things. Returns: the reason that stands; "" where the slot makes its job."""
+    await store.crons.update_one(
+        {"_id": cron_id, "due": {"$elemMatch": {"slot": slot, "skip": {"$exists": False}}}},
+        {"$set": {"due.$.skip": reason or ""}},
+    )
+    row = await store.crons.find_one({"_id": cron_id}, {"due": 1})
+    entries = [entry for entry in (row or {}).get("due", ()) if entry["slot"] == slot]
+    return entries[0]["skip"] if entries else "Another scheduler has dealt with it."
+
+
+async def go_on(store: Store, cron: Document, *, next_at: datetime | None) -> None:
+    """Gives a cron that had come to its limit another slot. Guard: it did not change since it was read."""
+    guard = {"_id": cron["_id"], "event_seq": cron["event_seq"], "next_at": None, "due": []}
+    await store.crons.update_one(guard, {"$set": {"next_at": next_at}})
 
 
 async def settle(store: Store, cron_id: str, slot: datetime, fire: Fire, *, actor: str) -> bool:

@@ -22,15 +22,14 @@ Document = dict[str, Any]
 CHUNK = 1_000
 
 
-def refuse_own_links(job: NewJob, *, root: bool) -> None:
-    """A node's place is the flow's affair. Raises: InvalidInput."""
+def refuse_own_links(job: NewJob) -> None:
+    """A node's place, and whether it is a repeat, are the flow's affair. Raises: InvalidInput."""
     if job.parent_id is not None or job.depends_on:
         raise InvalidInput(
             "flow.job", "must not have parentId or dependsOn of its own; use children and dependsOn keys."
         )
     if job.idempotency_key is not None:
-        what = "the flow's idempotencyKey" if root else "one idempotencyKey, the flow's"
-        raise InvalidInput("flow.job.idempotencyKey", f"is not a single job's here; give {what}.")
+        raise InvalidInput("flow.job.idempotencyKey", "is not a single job's here; give one, the flow's.")
 
 
 def placed(document: Document, planned: Sequence[Planned], position: int, ids: Sequence[str]) -> Document:

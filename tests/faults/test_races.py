@@ -97,16 +97,17 @@ async def test_cancel_answers_what_becomes_of_the_job(
                 lost = await worker.claims.start(jobs)
                 await worker.claims.report([Outcome(j.id, j.token, OutcomeKind.COMPLETE) for j in jobs if j.id not in lost])
 
-        async def cancel(ids: list[str] = choose.sample(ids, size)) -> dict[str, str]:
-            answers = {}
+        answers: dict[str, str] = {}
+
+        async def cancel(ids: list[str], answers: dict[str, str] = answers) -> None:
             for id in ids:
                 try:
                     answers[id] = str((await operator.jobs.cancel(id, caller=CALLER)).state)
                 except InvalidTransition:
                     answers[id] = "refused"
-            return answers
 
-        _, answers = await asyncio.gather(work(), cancel())
+        order = choose.sample(ids, size)
+        await asyncio.gather(work(), *(cancel(order[start::6]) for start in range(6)))
         await work()
         for row in view["jobs"].find({"_id": {"$in": ids}}):
             answer = answers[row["_id"]]
