@@ -13,9 +13,10 @@ from schema.dead_letters import DeadLetter, DeadLetterMutation, DeadLetterQuery,
 from schema.errors import HANDLERS
 from schema.execution import Executor
 from schema.fields import query
-from schema.flows import FlowMutation, FlowQuery
+from schema.flows import FlowMutation, FlowQuery, FlowSubscription
 from schema.job_operations import JobMutation, JobQuery, JobSubscription
 from schema.jobs import Job
+from schema.metrics import MetricQuery, MetricSubscription
 from schema.node import Node
 from schema.queues import QueueMutation, QueueQuery, QueueSubscription
 from schema.resolvers import nodes
@@ -28,7 +29,9 @@ __all__ = ["build_schema"]
 
 
 @strawberry.type(description="What can be asked.")
-class Query(JobQuery, QueueQuery, DeadLetterQuery, WorkerQuery, BulkQuery, StatsQuery, CronQuery, FlowQuery):
+class Query(
+    JobQuery, QueueQuery, DeadLetterQuery, WorkerQuery, BulkQuery, StatsQuery, CronQuery, FlowQuery, MetricQuery
+):
     """The queries of every noun."""
 
     @query(graphql_type=Node | None, description="The thing with this id, whatever it is; null where there is none.")
@@ -43,7 +46,14 @@ class Mutation(JobMutation, BulkMutation, QueueMutation, DeadLetterMutation, Cla
 
 @strawberry.type(description="What can be followed.")
 class Subscription(
-    JobSubscription, QueueSubscription, DeadLetterSubscription, WorkerSubscription, BulkSubscription, CronSubscription
+    JobSubscription,
+    QueueSubscription,
+    DeadLetterSubscription,
+    WorkerSubscription,
+    BulkSubscription,
+    CronSubscription,
+    FlowSubscription,
+    MetricSubscription,
 ):
     """The subscriptions of every noun."""
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from switchtower.callers import Caller
-    from switchtower.context import Cancel, Fail, JobContext, RetryAt, Snooze, Stop, WaitForChildren
+    from switchtower.context import Cancel, ChildFailed, Fail, JobContext, RetryAt, Snooze, Stop, WaitForChildren
     from switchtower.errors import (
         ConfigurationError,
         Conflict,
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
         StoreUnavailable,
         SwitchtowerError,
     )
+    from switchtower.flows import FlowNode, node
     from switchtower.handlers import App, Task
     from switchtower.jobs import ChildFailure, Enqueued, Job, JobError, NewJob
     from switchtower.retry import Backoff, BackoffKind
@@ -33,11 +34,13 @@ __all__ = [
     "BackoffKind",
     "Caller",
     "Cancel",
+    "ChildFailed",
     "ChildFailure",
     "ConfigurationError",
     "Conflict",
     "Enqueued",
     "Fail",
+    "FlowNode",
     "InvalidInput",
     "InvalidTransition",
     "Job",
@@ -55,13 +58,14 @@ __all__ = [
     "Task",
     "WaitForChildren",
     "__version__",
+    "node",
 ]
 
 __version__ = "0.1.0"
 
 _HOMES = {
     "callers": ("Caller",),
-    "context": ("Cancel", "Fail", "JobContext", "RetryAt", "Snooze", "Stop", "WaitForChildren"),
+    "context": ("Cancel", "ChildFailed", "Fail", "JobContext", "RetryAt", "Snooze", "Stop", "WaitForChildren"),
     "errors": (
         "ConfigurationError",
         "Conflict",
@@ -72,6 +76,7 @@ _HOMES = {
         "StoreUnavailable",
         "SwitchtowerError",
     ),
+    "flows": ("FlowNode", "node"),
     "handlers": ("App", "Task"),
     "jobs": ("ChildFailure", "Enqueued", "Job", "JobError", "NewJob"),
     "retry": ("Backoff", "BackoffKind"),

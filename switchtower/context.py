@@ -6,17 +6,32 @@ import asyncio
 import threading
 import time
 from collections import deque
-from collections.abc import Awaitable, Generator
+from collections.abc import Awaitable, Callable, Coroutine, Generator
 from datetime import datetime
 from enum import StrEnum
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from switchtower.errors import InvalidInput, LeaseLost
-from switchtower.jobs import ClaimedJob, Enqueued, Job
+from switchtower.jobs import ChildFailure, ClaimedJob, Enqueued, Job, JobError
 from switchtower.payloads import TEXT_LIMIT, check_value, truncated_text
 from switchtower.states import FINAL
 
-__all__ = ["Cancel", "Channel", "Fail", "JobContext", "RetryAt", "Signal", "Snooze", "Stop", "WaitForChildren"]
+if TYPE_CHECKING:
+    from switchtower.callers import Caller
+    from switchtower.engine import Engine
+
+__all__ = [
+    "Cancel",
+    "Channel",
+    "ChildFailed",
+    "Fail",
+    "JobContext",
+    "RetryAt",
+    "Signal",
+    "Snooze",
+    "Stop",
+    "WaitForChildren",
+]
 
 MAX_PENDING_LINES = 1_000
 LINE_LIMIT = 8 * 1024
@@ -24,7 +39,9 @@ LEVELS = frozenset({"debug", "info", "warning", "error"})
 
 
 class Signal(Exception):
-    """Base of what a handler raises to say how its run ends."""
+    """Base of what a handler raises to say how its run ends. `recorded()` is called once that end is recorded."""
+
+    recorded: Callable[[], Coroutine[Any, Any, None]] | None = None
 
     def __str__(self) -> str:
         return str(self.args[-1])
@@ -52,10 +69,11 @@ class Snooze(Signal):
 
 
 class Fail(Signal):
-    """Fails the job for good, whatever attempts are left; it goes to the dead letters."""
+    """Fails the job for good, whatever attempts are left; it goes to the dead letters, with this `error` where given."""
 
-    def __init__(self, message: str = "The handler gave up.") -> None:
+    def __init__(self, message: str = "The handler gave up.", *, error: JobError | None = None) -> None:
         super().__init__(message)
+        self.error = error
 
 
 class Cancel(Signal):
@@ -63,6 +81,10 @@ class Cancel(Signal):
 
     def __init__(self, message: str = "The handler cancelled the job.") -> None:
         super().__init__(message)
+
+
+class ChildFailed(Fail):
+    """Fails the job for good because a child that it waits for did not complete, as its `on_child_failure` says."""
 
 
 class WaitForChildren(Signal):
@@ -98,6 +120,9 @@ class Channel(Protocol):
 
     async def children(self, context: JobContext) -> list[Job]:
         """The children of the context's job, as they are now."""
+
+    def connection(self, context: JobContext) -> tuple[Engine, Caller]:
+        """The engine, and the caller as whom the job acts. Raises: ConfigurationError where there is no database."""
 
 
 class _Nothing(Awaitable[None]):
@@ -305,11 +330,24 @@ class JobContext:
 
         Raises:
             WaitForChildren: some are open; let it pass.
+            ChildFailed: one failed or was cancelled, and this job's `on_child_failure` is to fail too; let it pass.
         """
         children = await self.children()
+        broken = next((child for child in children if child.state in ("failed", "cancelled")), None)
+        if broken is not None and self.job.on_child_failure is ChildFailure.FAIL:
+            raise ChildFailed(f"Child {broken.id} ({broken.name}) is {broken.state}.")
         if any(child.state not in FINAL for child in children):
             raise WaitForChildren
         return children
+
+    def connection(self) -> tuple[Engine, Caller]:
+        """The engine, and the caller as whom this job acts: for what drives a workflow.
+
+        Raises:
+            ConfigurationError: it runs without a database (`switchtower.testing.run`).
+        """
+        self._require_lease()
+        return self._channel.connection(self)
 
     def enqueue_blocking(self, task: Any, payload: Any = None, /, **options: Any) -> Enqueued:
         """`enqueue` for a handler that runs in a thread: waits for the answer.

@@ -25,7 +25,7 @@ from croniter.croniter import CroniterError
 
 from switchtower.errors import InvalidInput
 from switchtower.jobs import NewJob
-from switchtower.payloads import check_text
+from switchtower.payloads import PAYLOAD_LIMIT, check_text
 
 __all__ = ["CatchUp", "Cron", "CronUpdate", "Fire", "NewCron", "Overlap", "Schedule", "duration_ms"]
 
@@ -246,7 +246,7 @@ class NewCron:
     jitter_ms: int = 0
     idempotency_key: str | None = None
 
-    def check(self, *, payload_limit: int) -> None:
+    def check(self, *, payload_limit: int = PAYLOAD_LIMIT) -> None:
         """Raises InvalidInput for the first thing that cannot be stored or makes no sense."""
         check_text("name", self.name, limit=256)
         self.job.check(payload_limit=payload_limit)
@@ -262,8 +262,8 @@ class NewCron:
                 raise InvalidInput(f"job.{name}", "is the slot's own; leave it out.")
         if job.depends_on:
             raise InvalidInput("job.dependsOn", "a scheduled job cannot wait for others.")
-        if self.limit is not None and not 1 <= self.limit <= 2**31 - 1:
-            raise InvalidInput("limit", "must be at least 1.")
+        if self.limit is not None and (type(self.limit) is not int or not 1 <= self.limit <= 2**31 - 1):
+            raise InvalidInput("limit", "must be a whole number of at least 1.")
         if not 0 <= self.jitter_ms <= 24 * 3600 * 1000:
             raise InvalidInput("jitterMs", "must be between 0 and a day.")
         for name, at in (("startsAt", self.starts_at), ("endsAt", self.ends_at)):

@@ -144,6 +144,15 @@ class Subscription:
         """Whether everything that the hub has seen was handed to the reader."""
         return self in self._hub._live and not self._items
 
+    def take(self) -> list[Event | Gap]:
+        """What waits to be read now, without waiting; a reader of many events saves a turn of the loop for each."""
+        items = list(self._items)
+        self._items.clear()
+        self._bytes = 0
+        if items:
+            self.cursor = items[-1].cursor
+        return items
+
     def _offer(self, event: Event) -> None:
         if not self._match(event):
             return

@@ -14,7 +14,7 @@ from typing import Any
 
 import orjson
 
-from switchtower.context import Cancel, Fail, RetryAt, Signal, Snooze, Stop, WaitForChildren
+from switchtower.context import Cancel, ChildFailed, Fail, RetryAt, Signal, Snooze, Stop, WaitForChildren
 from switchtower.errors import InvalidInput
 from switchtower.jobs import ClaimedJob, ErrorKind, JobError, fingerprint
 from switchtower.payloads import TEXT_LIMIT, check_value, truncated, truncated_text
@@ -89,7 +89,8 @@ def _signalled(outcome: Outcome, signal: Signal, now: datetime) -> Outcome:
             outcome.kind = K.SUSPEND
         case Fail():
             outcome.kind = K.BURY
-            outcome.error = describe_error(signal, ErrorKind.FATAL)
+            kind = ErrorKind.DEPENDENCY if isinstance(signal, ChildFailed) else ErrorKind.FATAL
+            outcome.error = describe_error(signal, kind)
         case _:
             outcome.error = describe_error(signal)
     return outcome

@@ -40,9 +40,7 @@ class Planned:
     awaited: bool = False
 
 
-def node(
-    job: NewJob, *children: FlowNode | NewJob, key: str | None = None, depends_on: Sequence[str] = ()
-) -> FlowNode:
+def node(job: NewJob, *children: FlowNode | NewJob, key: str | None = None, depends_on: Sequence[str] = ()) -> FlowNode:
     """A job of a flow, and the jobs that it waits for: `node(report.job(), node(fetch.job(day=1), key="a"))`."""
     below = [child if isinstance(child, FlowNode) else FlowNode(job=child) for child in children]
     return FlowNode(job=job, key=key, children=below, depends_on=tuple(depends_on))

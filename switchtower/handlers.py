@@ -3,27 +3,29 @@
 from __future__ import annotations
 
 import asyncio
-import difflib
 import inspect
 import os
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, fields
-from datetime import datetime
+from dataclasses import dataclass
 from enum import StrEnum
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Generic, ParamSpec, Self, TypedDict, TypeVar, Unpack, overload
+from typing import TYPE_CHECKING, Any, Generic, ParamSpec, Self, TypeVar, Unpack, overload
 
 from switchtower.arguments import Arguments
 from switchtower.callers import Caller
 from switchtower.context import JobContext
-from switchtower.errors import ConfigurationError, InvalidInput, SwitchtowerError
-from switchtower.jobs import ChildFailure, Enqueued, JobError, NewJob
+from switchtower.errors import ConfigurationError, SwitchtowerError
+from switchtower.jobs import Enqueued, JobError, NewJob
+from switchtower.options import EnqueueOptions, job_fields
 from switchtower.payloads import check_text
 from switchtower.retry import DEFAULT_BACKOFF, Backoff
 
 if TYPE_CHECKING:
+    from switchtower.crons import NewCron
     from switchtower.engine import Engine
+    from switchtower.flows import Flow, FlowNode
+    from switchtower.scheduling import CronOptions
 
 __all__ = ["App", "BoundTask", "EnqueueOptions", "HandlerKind", "Hooks", "Middleware", "Task"]
 
@@ -41,49 +43,6 @@ class HandlerKind(StrEnum):
     ASYNC = "async"
     THREAD = "thread"
     PROCESS = "process"
-
-
-class EnqueueOptions(TypedDict, total=False):
-    """What can be asked of one job beside its payload: the fields of `NewJob`; durations also in seconds."""
-
-    queue: str
-    priority: int
-    delay_ms: int
-    delay_seconds: float
-    run_at: datetime
-    max_attempts: int
-    backoff: Backoff
-    timeout_ms: int
-    timeout_seconds: float
-    ttl_ms: int
-    ttl_seconds: float
-    group: str
-    unique_key: str
-    unique_for_ms: int
-    unique_for_seconds: float
-    tags: Sequence[str]
-    lifo: bool
-    parent_id: str
-    on_child_failure: ChildFailure
-    depends_on: Sequence[str]
-    remove_on_complete: bool
-    remove_on_fail: bool
-    job_id: str
-    idempotency_key: str
-    traceparent: str | None
-
-
-_FIELDS = frozenset(f.name for f in fields(NewJob)) - {"name", "payload", "workflow", "cron_id"}
-_TYPES: dict[str, type] = {
-    **{name: int for name in _FIELDS if name.endswith("_ms") or name in ("priority", "max_attempts")},
-    **dict.fromkeys(("lifo", "remove_on_complete", "remove_on_fail", "webhook"), bool),
-    "backoff": Backoff,
-    "on_child_failure": ChildFailure,
-    "run_at": datetime,
-}
-_TYPE_NAMES = {int: "whole number", str: "text", bool: "boolean"}
-_REQUIRED = frozenset(f.name for f in fields(NewJob) if f.default is not None)
-_SECONDS = {f"{name[:-3]}_seconds": name for name in _FIELDS if name.endswith("_ms")}
 
 
 class Task(Generic[P, R]):
@@ -125,6 +84,10 @@ class Task(Generic[P, R]):
         """
         return await self.options().enqueue(**payload)
 
+    def job(self, **payload: Any) -> NewJob:
+        """The job that `enqueue` would store, for `App.enqueue_many` and for a flow."""
+        return self.options().job(**payload)
+
     def options(self, **options: Unpack[EnqueueOptions]) -> BoundTask:
         """This task with options for its next jobs: `await task.options(delay_seconds=5).enqueue(…)`."""
         return BoundTask(self, dict(options))
@@ -143,7 +106,7 @@ class BoundTask:
         return await self.task.app.enqueue(self.task, arguments, **self.chosen)
 
     def job(self, **payload: Any) -> NewJob:
-        """The job that `enqueue` would store, for `App.enqueue_many`."""
+        """As `Task.job`, with these options."""
         return self.task.app.new_job(self.task, self.task.arguments.dump(payload), self.chosen)
 
 
@@ -179,6 +142,7 @@ class App:
         self.driver = driver
         self.caller = caller or Caller("python")
         self.tasks: dict[str, Task[Any, Any]] = {}
+        self.crons: dict[str, NewCron] = {}
         self.middlewares: list[Middleware] = []
         self.hooks = Hooks()
         self._connection: tuple[asyncio.AbstractEventLoop, asyncio.Task[Engine]] | None = None
@@ -218,7 +182,7 @@ class App:
 
         def register(function: Callable[..., Any]) -> Task[..., Any]:
             chosen = str(name or getattr(function, "__name__", ""))
-            defaults = {k: v for k, v in _job_fields(options).items() if v is not None}
+            defaults = {k: v for k, v in job_fields(options).items() if v is not None}
             NewJob(name=chosen, **defaults).check()
             if chosen in self.tasks:
                 other = self.tasks[chosen].function
@@ -232,6 +196,34 @@ class App:
             return task
 
         return register if function is None else register(function)
+
+    def cron(
+        self,
+        expression: str | None = None,
+        *,
+        tz: str = "UTC",
+        every_seconds: float | None = None,
+        **options: Unpack[CronOptions],
+    ) -> Callable[[Any], Task[..., Any]]:
+        """Runs a task (or a function, which becomes one) by a cron expression in a time zone, or every so often.
+
+        Workers put the cron into the database when they start; an operator's disabling of it stays.
+
+        Raises:
+            ConfigurationError: two crons have one name. InvalidInput: an option is wrong.
+        """
+
+        def register(function: Any) -> Task[..., Any]:
+            from switchtower.scheduling import declared
+
+            task: Task[..., Any] = function if isinstance(function, Task) else self.task(function)
+            new = declared(task, expression, tz=tz, every_seconds=every_seconds, options=options)
+            if new.name in self.crons:
+                raise ConfigurationError(f"Two crons are named {new.name!r}; give one of them another: name=….")
+            self.crons[new.name] = new
+            return task
+
+        return register
 
     def middleware(self, function: Middleware) -> Middleware:
         """Puts `function(ctx, call_next)` around every run of every task, the first registered outermost."""
@@ -278,9 +270,9 @@ class App:
         """
         known = self.tasks.get(task) if isinstance(task, str) else task
         if known is None:
-            return NewJob(name=str(task), payload=payload, **_job_fields(options))
+            return NewJob(name=str(task), payload=payload, **job_fields(options))
         known.arguments.check(payload)
-        return NewJob(name=known.name, payload=payload, **{**known.defaults, **_job_fields(options)})
+        return NewJob(name=known.name, payload=payload, **{**known.defaults, **job_fields(options)})
 
     async def enqueue(
         self,
@@ -307,6 +299,16 @@ class App:
         """Stores many jobs at once (`task.options(…).job(…)` makes one); each gets its own answer, in order."""
         engine = await self.connect()
         return await engine.jobs.enqueue_many(jobs, caller=self.caller)
+
+    async def enqueue_flow(self, root: FlowNode, *, idempotency_key: str | None = None) -> Flow:
+        """Stores all jobs of a flow (`switchtower.node` makes its parts) or none.
+
+        Raises:
+            InvalidInput, Conflict: nothing was stored; see `Engine.flows.enqueue`.
+            StoreUnavailable: the outcome is unknown; an `idempotency_key` makes repeating it safe.
+        """
+        engine = await self.connect()
+        return await engine.flows.enqueue(root, caller=self.caller, idempotency_key=idempotency_key)
 
     async def connect(self, *, role: str = "client") -> Engine:
         """The engine on this app's database, connected and with its indexes there; the same one for every caller.
@@ -358,44 +360,6 @@ class App:
         engine = await Engine.connect(url, database=database, driver=driver, role=role)
         await engine.prepare()
         return engine
-
-
-def _job_fields(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Options as fields of NewJob, seconds made milliseconds."""
-    chosen = {}
-    for name, value in options.items():
-        if name in _SECONDS:
-            field = _SECONDS[name]
-            if field in options:
-                raise InvalidInput(name, f"give {name} or {field}, not both.")
-            if value is not None:
-                if isinstance(value, bool) or not isinstance(value, (int, float)) or value != value:
-                    raise InvalidInput(name, "must be a number of seconds.")
-                # A duration too long for the clock is refused later, by the bound of its field.
-                value = round(max(-1e15, min(value, 1e15)) * 1000)
-            name = field
-        elif name not in _FIELDS:
-            close = difflib.get_close_matches(name, [*_FIELDS, *_SECONDS], n=1)
-            hint = f" Did you mean {close[0]!r}?" if close else ""
-            raise InvalidInput(name, f"is not an option of a job.{hint}")
-        _require_type(name, value)
-        chosen[name] = value
-    return chosen
-
-
-def _require_type(name: str, value: Any) -> None:
-    if name in ("tags", "depends_on"):
-        if (
-            isinstance(value, str)
-            or not isinstance(value, Sequence)
-            or not all(isinstance(item, str) for item in value)
-        ):
-            raise InvalidInput(name, "must be a list of texts.")
-        return
-    kind = _TYPES.get(name, str)
-    wrong = not isinstance(value, kind) or (kind is int and isinstance(value, bool))
-    if wrong and not (value is None and name not in _REQUIRED):
-        raise InvalidInput(name, f"must be a {_TYPE_NAMES.get(kind, kind.__name__)}, not a {type(value).__name__}.")
 
 
 def _kind_of(function: Callable[..., Any], name: str, cpu_bound: bool) -> HandlerKind:

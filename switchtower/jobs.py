@@ -320,6 +320,7 @@ class ClaimedJob:
     parent_id: str | None = None
     priority: int = 0
     traceparent: str | None = None
+    on_child_failure: ChildFailure = ChildFailure.FAIL
     recovered: bool = False
 
     @property

@@ -10,13 +10,12 @@ import asyncio
 import logging
 import random
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import cast
 
 from switchtower.engine import Engine
 from switchtower.errors import StoreUnavailable
-from switchtower.events import Event, HistoryLost
+from switchtower.events import Event, Gap
 
 __all__ = ["Maintenance"]
 
@@ -27,6 +26,7 @@ TERM_MS = 5_000
 BEAT_SECONDS = 0.25
 FOLD_SECONDS = 0.1
 FOLD_EVENTS = 5_000
+FOLD_BUFFER = 100_000
 
 
 @dataclass(slots=True)
@@ -50,6 +50,7 @@ class Maintenance:
             _Duty(1, upkeep.relay),
             _Duty(2, engine.workflows.wake),
             _Duty(5, upkeep.let_go),
+            _Duty(2, engine.metrics.snapshot),
             _Duty(5, upkeep.resume_bulk),
             _Duty(5, upkeep.unpark),
             _Duty(10, upkeep.repair_blocked),
@@ -83,8 +84,7 @@ class Maintenance:
                 await _sleep(stop, BEAT_SECONDS * random.uniform(0.8, 1.2))
         finally:
             if folder is not None:
-                folder.cancel()
-                await asyncio.gather(folder, return_exceptions=True)
+                await _end(folder)
             if self.elected:
                 try:
                     await asyncio.wait_for(self._engine.upkeep.resign(DUTY, self._engine.holder), 2)
@@ -96,18 +96,19 @@ class Maintenance:
             now = time.monotonic()
             if now >= duty.due:
                 duty.due = now + duty.every_seconds
-                await duty.run()
+                try:
+                    await duty.run()
+                except StoreUnavailable:
+                    raise
+                except Exception:
+                    # One duty that fails each time must not keep the others from their turn.
+                    log.exception("a duty of maintenance failed; the others go on")
 
     async def _fold(self) -> None:
-        """Folds events into the counters while elected; counts afresh after lost history."""
-        afresh = False
+        """Folds events into the counters while elected; starts over from a recount after lost history."""
         while True:
             try:
-                await self._fold_once(afresh=afresh)
-                afresh = False
-            except HistoryLost as lost:
-                log.warning("counting afresh: %s", lost)
-                afresh = True
+                await self._fold_once()
             except StoreUnavailable as error:
                 log.warning("the folder waits for the database: %s", error)
             except asyncio.CancelledError:
@@ -116,42 +117,56 @@ class Maintenance:
                 log.exception("the folder failed; it starts again from its last commit")
             await asyncio.sleep(1)
 
-    async def _fold_once(self, *, afresh: bool) -> None:
-        """Reads a stream of its own, batch by batch: a burst makes the counters late, and costs no recount.
-
-        (As a subscriber of the hub it fell behind the bounded buffer at some 10,000 events a second.)
-        """
-        upkeep = self._engine.upkeep
-        seen, counted = (None, 0) if afresh else await upkeep.fold_position()
-        stream = cast("AsyncGenerator[tuple[list[Event], str]]", upkeep.events(seen))
-        following: asyncio.Future[tuple[list[Event], str]] | None = None
-        pending: list[Event] = []
-        reached, committed = seen, time.monotonic()
-        try:
-            while True:
-                following = following or asyncio.ensure_future(anext(stream))
-                done, _ = await asyncio.wait({following}, timeout=FOLD_SECONDS)
-                if done:
-                    batch, reached = following.result()
-                    following = None
-                    if seen is None:
-                        seen = reached
-                        counted = await upkeep.recount(reached=seen)
-                    pending += [event for event in batch if event.clock > counted]
-                    if len(pending) < FOLD_EVENTS and time.monotonic() - committed < FOLD_SECONDS:
+    async def _fold_once(self) -> None:
+        upkeep, hub = self._engine.upkeep, self._engine.hub()
+        await hub.start()
+        seen, counted = await upkeep.fold_position()
+        subscription = hub.subscribe(after=seen, buffer=FOLD_BUFFER)
+        async with subscription as items:
+            if seen is None:
+                seen = subscription.cursor
+                counted = await upkeep.recount(reached=seen)
+            pending: list[Event] = []
+            committed = time.monotonic()
+            stream = aiter(items)
+            following: asyncio.Future[Event | Gap] | None = None
+            try:
+                while True:
+                    following = following or asyncio.ensure_future(anext(stream))
+                    done, _ = await asyncio.wait({following}, timeout=FOLD_SECONDS)
+                    if done:
+                        # A task an event would hold the folder to some 10,000 events a second.
+                        arrived = [following.result(), *subscription.take()]
+                        following = None
+                        gap = next((item for item in arrived if isinstance(item, Gap)), None)
+                        if gap is not None:
+                            log.warning("recounting: %s", gap.reason)
+                            await hub.start()
+                            pending, seen = [], hub.cursor
+                            counted = await upkeep.recount(reached=seen)
+                            continue
+                        pending += [item for item in arrived if isinstance(item, Event) and item.clock > counted]
+                        if len(pending) < FOLD_EVENTS and time.monotonic() - committed < FOLD_SECONDS:
+                            continue
+                    reached = pending[-1].cursor if pending else (hub.cursor if subscription.caught_up else seen)
+                    idle = not pending and time.monotonic() - committed < 30
+                    if reached == seen or idle:
                         continue
-                idle = not pending and time.monotonic() - committed < 30
-                if reached is None or reached == seen or idle:
-                    continue
-                if not await upkeep.fold(pending, reached=reached, seen=seen):
-                    log.info("another process folds now")
-                    return
-                pending, seen, committed = [], reached, time.monotonic()
-        finally:
-            if following is not None:
-                following.cancel()
-                await asyncio.gather(following, return_exceptions=True)
-            await stream.aclose()
+                    if not await upkeep.fold(pending, reached=reached, seen=seen):
+                        log.info("another process folds now")
+                        return
+                    pending, seen, committed = [], reached, time.monotonic()
+            finally:
+                if following is not None:
+                    following.cancel()
+                    await asyncio.gather(following, return_exceptions=True)
+
+
+async def _end(task: asyncio.Task[None]) -> None:
+    """Cancels until it has ended: a cancel that meets a result in `asyncio.wait_for` is lost (Python 3.11)."""
+    while not task.done():
+        task.cancel()
+        await asyncio.wait({task}, timeout=1)
 
 
 async def _sleep(stop: asyncio.Event, seconds: float) -> None:

@@ -14,7 +14,7 @@ from enum import StrEnum
 
 from switchtower.errors import InvalidInput
 
-__all__ = ["Granularity", "MetricBucket", "Snapshot", "bucket_of", "check_range", "percentile", "value_of"]
+__all__ = ["Granularity", "MetricBucket", "Snapshot", "bucket_of", "check_range", "merged", "percentile", "value_of"]
 
 GROWTH = 1.1
 MAX_POINTS = 10_000
@@ -132,7 +132,7 @@ def merged(buckets: Iterable[MetricBucket]) -> list[MetricBucket]:
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """The totals at one moment: jobs by state, queues, workers, and what had ended by then since the last one."""
+    """The totals at one moment: jobs by state, queues, workers, and what ended in the minute that it falls into."""
 
     at: datetime
     counts: dict[str, int]

@@ -130,6 +130,9 @@ class _ToParent:
     async def children(self, context: JobContext) -> list[Job]:
         raise RuntimeError("A CPU-bound handler cannot read its children: let the job that waits for them be async.")
 
+    def connection(self, context: JobContext) -> tuple[Engine, Caller]:
+        raise RuntimeError("A CPU-bound handler has no connection to the database.")
+
     def finish(self, context: JobContext) -> None:
         """Waits until the parent has read everything: the result travels another way and must not overtake the logs."""
         if self.used:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from switchtower.calls import Call, Calls, run_hooks
 from switchtower.claiming import Claimer, Pace
-from switchtower.context import Channel, JobContext, Stop
+from switchtower.context import Channel, JobContext, Signal, Stop
 from switchtower.errors import InvalidInput, StoreUnavailable
 from switchtower.execution import classify, describe_error, misfit
 from switchtower.failpoints import die_at
@@ -298,7 +298,8 @@ class Slots:
         if outcome is None:
             return
         outcome.logs, outcome.progress = context.drain_reports()
-        self._reporter.add(outcome, self._afterwards(context, outcome, result))
+        recorded = raised.recorded if isinstance(raised, Signal) else None
+        self._reporter.add(outcome, recorded or self._afterwards(context, outcome, result))
 
     def _settle_unfit(self, job: ClaimedJob, outcome: Outcome) -> None:
         self._reporter.add(outcome, self._afterwards(JobContext(job, self._channel), outcome, None))

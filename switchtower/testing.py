@@ -19,11 +19,11 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from switchtower.calls import Calls
 from switchtower.context import JobContext, Stop
-from switchtower.errors import InvalidInput
+from switchtower.errors import ConfigurationError, InvalidInput
 from switchtower.execution import classify, misfit
 from switchtower.handlers import App, Task
 from switchtower.ids import JOB, lease_token, new_id
@@ -34,6 +34,10 @@ from switchtower.runner import queues_of
 from switchtower.states import JobState
 from switchtower.worker import Worker
 from switchtower.workers import OutcomeKind
+
+if TYPE_CHECKING:
+    from switchtower.callers import Caller
+    from switchtower.engine import Engine
 
 __all__ = ["RunOutcome", "run", "worker"]
 
@@ -80,6 +84,9 @@ class _Recorder:
 
     async def children(self, context: JobContext) -> list[Job]:
         return self.children_given
+
+    def connection(self, context: JobContext) -> tuple[Engine, Caller]:
+        raise ConfigurationError("A workflow runs on a database: test it with `testing.worker(app)`.")
 
 
 async def run(

@@ -26,6 +26,7 @@ from switchtower.ids import WORKER, new_id
 from switchtower.jobs import ClaimedJob, Enqueued, Job
 from switchtower.leases import LeaseKeeper
 from switchtower.reports import Reporter
+from switchtower.scheduling import declare
 from switchtower.slots import Slot, Slots
 from switchtower.workers import LEASE_SECONDS, Outcome, OutcomeKind, WorkerInfo
 
@@ -136,6 +137,8 @@ class Worker:
         self.loop = asyncio.get_running_loop()
         self._engine = engine = await self.app.connect(role="worker")
         await self._run_startup_hooks()
+        if self.app.crons:
+            await declare(self.app, engine)
         registered_at = time.monotonic()
         await engine.workers.register(self._info())
         self._keeper = self._keep_lease(registered_at)
@@ -178,7 +181,7 @@ class Worker:
         """Stores a child of a running job. Raises LeaseLost when the job is not this worker's any more."""
         new = self.app.new_job(task, payload, options)
         job = context.job
-        caller = Caller(f"worker:{self.id}", org=job.org or None, app=job.app, source="worker")
+        _, caller = self.connection(context)
         if context.ended or self._keeper.gone:
             raise LeaseLost(job.id)
         await self._engine.claims.leased(job.id, job.token)
@@ -188,6 +191,11 @@ class Worker:
         """The children of a running job, with what they left."""
         job = context.job
         return await self._engine.flows.children(job.id, caller=Caller(f"worker:{self.id}", org=job.org or None))
+
+    def connection(self, context: JobContext) -> tuple[Engine, Caller]:
+        """The engine, and the caller as whom a running job acts."""
+        job = context.job
+        return self._engine, Caller(f"worker:{self.id}", org=job.org or None, app=job.app, source="worker")
 
     # Beginning.
 

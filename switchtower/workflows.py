@@ -33,6 +33,9 @@ __all__ = [
 
 MAX_STEPS = 5_000
 
+RUN_ATTEMPTS = 100
+"""How often a run may lose its worker (or its database) before it fails; suspending and going on is no attempt."""
+
 
 class RunState(StrEnum):
     """Where a run is in its life; the first four are open."""
@@ -94,7 +97,7 @@ class NewRun:
     version: int | None = None
     queue: str = "default"
     priority: int = 0
-    max_attempts: int = 10
+    max_attempts: int = RUN_ATTEMPTS
     run_id: str | None = None
     idempotency_key: str | None = None
     delay_ms: int | None = None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncGenerator, Sequence
 
 from schema.context import Context
@@ -66,4 +65,4 @@ async def watch(context: Context, id: str) -> AsyncGenerator[Flow | None, None]:
             await noticed.wait()
             if noticed.ended:
                 return
-            await asyncio.sleep(COALESCED_SECONDS)
+            await noticed.pause(COALESCED_SECONDS)

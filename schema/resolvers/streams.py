@@ -60,6 +60,10 @@ class Changes:
             self._happened.clear()
         return happened
 
+    async def pause(self, seconds: float) -> None:
+        """Lets this much time pass, so that what happens in it is one change."""
+        await asyncio.sleep(seconds)
+
     async def listen(self, events: AsyncIterator[Event | Gap]) -> None:
         """Takes in events until they end."""
         try:

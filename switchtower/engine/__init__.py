@@ -15,8 +15,9 @@ from switchtower.engine.dead_letters import DeadLetter, DeadLetterFilter, DeadLe
 from switchtower.engine.effects import Effects
 from switchtower.engine.flows import Flows
 from switchtower.engine.jobs import ErrorCluster, JobOrder, Jobs
+from switchtower.engine.metrics import Metrics
 from switchtower.engine.queues import GroupCount, Queue, Queues
-from switchtower.engine.stats import MinuteBucket, Stats, Totals
+from switchtower.engine.stats import Stats, Totals
 from switchtower.engine.upkeep import Retention, Upkeep
 from switchtower.engine.workers import Workers
 from switchtower.engine.workflows import Workflows
@@ -40,7 +41,6 @@ __all__ = [
     "Finding",
     "GroupCount",
     "JobOrder",
-    "MinuteBucket",
     "Queue",
     "Retention",
     "Totals",
@@ -53,7 +53,9 @@ DEFAULT_DRIVER = "pymongo"
 class Engine:
     """A connection to the queue. Make one per process and event loop with `Engine.connect`, and close it."""
 
-    def __init__(self, store: Store, *, url: str, payload_limit: int, retention: Retention) -> None:
+    def __init__(
+        self, store: Store, *, url: str, payload_limit: int, retention: Retention, metrics: bool = True
+    ) -> None:
         self.url = url
         self.holder = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
         self.payload_limit = payload_limit
@@ -70,8 +72,9 @@ class Engine:
         self.workflows = Workflows(store, self.jobs, self.effects, payload_limit)
         self.crons = Crons(store, self.jobs, payload_limit)
         self.stats = Stats(store)
+        self.metrics = Metrics(store, self.stats, enabled=metrics)
         self.blockages = Blockages(store)
-        self.upkeep = Upkeep(store, self.effects, self.workers, self.bulk, retention)
+        self.upkeep = Upkeep(store, self.effects, self.workers, self.bulk, retention, self.metrics)
 
     @classmethod
     async def connect(
@@ -83,6 +86,7 @@ class Engine:
         role: str = "client",
         payload_limit: int = PAYLOAD_LIMIT,
         retention: Retention | None = None,
+        metrics: bool = True,
     ) -> Engine:
         """Connects to MongoDB (`SWITCHTOWER_MONGODB_URL` when no URL is given) and checks that it can keep our
         promises.
@@ -98,7 +102,9 @@ class Engine:
             )
         driver = driver or os.environ.get("SWITCHTOWER_DRIVER") or DEFAULT_DRIVER
         opened = await connect(url, database=database, driver=driver, role=role)
-        return cls(Store(opened), url=url, payload_limit=payload_limit, retention=retention or Retention())
+        return cls(
+            Store(opened), url=url, payload_limit=payload_limit, retention=retention or Retention(), metrics=metrics
+        )
 
     @property
     def clock(self) -> DatabaseClock:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -31,6 +32,7 @@ log = logging.getLogger(__name__)
 ON_TIME = timedelta(seconds=60)
 KEEPING_UP = timedelta(seconds=10)
 """Schedulers that are no further behind have not been away: their slots fire whatever the catch-up policy is."""
+STALE_SECONDS = 20.0
 CATCH_UP_LIMIT = 1_000
 TICK_LIMIT = 200
 FIELDS = frozenset(
@@ -220,11 +222,12 @@ class Crons:
         Returns: how many slots were dealt with.
         """
         done = 0
+        read_at = time.monotonic()
         for row in await commands.due(self._store, TICK_LIMIT):
             try:
                 taken = row if row["due"] else await self._take(row)
                 if taken is not None:
-                    done += await self._fire(taken)
+                    done += await self._fire(taken, read_at)
             except StoreUnavailable:
                 raise
             except SwitchtowerError as error:
@@ -263,11 +266,14 @@ class Crons:
         last = cron.schedule.latest(min(now, cron.ends_at or now), behind=first) or first
         return [] if cron.catch_up is CatchUp.SKIP and now - last > ON_TIME else [last]
 
-    async def _fire(self, row: Document) -> int:
+    async def _fire(self, row: Document, read_at: float) -> int:
         cron = commands.cron_from(row)
         previous: str | None = row.get("last_job_id")
-        for entry in row["due"]:
+        for done, entry in enumerate(row["due"]):
             slot: datetime = entry["slot"]
+            if time.monotonic() - read_at > STALE_SECONDS:
+                # This process stood still, maybe for so long that the slot's job is done and forgotten.
+                return done
             fire = await self._make(cron, slot, previous, entry.get("skip"))
             if await commands.settle(self._store, cron.id, slot, fire, actor="system"):
                 previous = fire.job_id or previous
@@ -297,9 +303,7 @@ class Crons:
                     log.debug("job %s ended by itself before it was replaced", previous)
         if skip:
             return Fire(slot, now, "skipped", None, skip)
-        job = replace(
-            cron.job, job_id=f"{cron.id}@{to_ms(slot)}", run_at=slot + cron.delay_of(slot), cron_id=cron.id
-        )
+        job = replace(cron.job, job_id=f"{cron.id}@{to_ms(slot)}", run_at=slot + cron.delay_of(slot), cron_id=cron.id)
         answer = await self._jobs.enqueue_as(id, job, caller=owner)
         if answer.job.id != id:
             return Fire(slot, now, "skipped", None, f"Job {answer.job.id} holds its unique key.")

@@ -109,6 +109,26 @@ class Enqueuer:
             await self._insert_chunk(documents, answers)
         return answers
 
+    async def enqueue_as(
+        self, jobs: Sequence[tuple[str, NewJob]], *, caller: Caller, parent_id: str | None, flow_id: str | None
+    ) -> None:
+        """Creates jobs under ids that were decided, and told to whoever waits for them, before; harmless to repeat.
+
+        Raises: Conflict when another job holds a key of one; StoreUnavailable with an unknown outcome.
+        """
+        for start in range(0, len(jobs), BATCH):
+            documents = []
+            for id, new in jobs[start : start + BATCH]:
+                document = self._document(new, caller, id=id)
+                document["awaited"] = True
+                if parent_id is not None:
+                    document["parent_id"] = document["event"]["1"]["parent"] = parent_id
+                    document["flow_id"] = document["event"]["1"]["flow"] = flow_id
+                documents.append(document)
+            refused = await self._insert(documents)
+            if refused:
+                raise Conflict(f"Another job holds the {next(iter(refused.values())).replace('_', ' ')} of a child.")
+
     async def _insert_chunk(
         self, chunk: list[tuple[int, Document]], answers: list[Enqueued | SwitchtowerError]
     ) -> None:

@@ -227,7 +227,7 @@ class Queues:
         minutes = (now - since).total_seconds() / 60
         totals = dict.fromkeys(names, 0)
         for row in rows:
-            totals[row["queue"]] += row.get("completed", 0) + row.get("failed", 0)
+            totals[row.queue] += row.completed + row.failed
         return {name: total / minutes for name, total in totals.items()}
 
     async def groups(self, name: str, *, caller: Caller) -> _Groups:

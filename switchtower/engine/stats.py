@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime, timedelta
 
 from switchtower.callers import Caller
 from switchtower.states import JobState
@@ -11,7 +10,7 @@ from switchtower.store import counters, leases
 from switchtower.store.collections import Store
 from switchtower.store.driver import translate_errors
 
-__all__ = ["MinuteBucket", "Stats", "Totals"]
+__all__ = ["Stats", "Totals"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,26 +21,6 @@ class Totals:
     dead_letters: int
     queues: int
     workers: int
-
-
-@dataclass(frozen=True, slots=True)
-class MinuteBucket:
-    """What happened to jobs of one name in one queue within one minute; times are milliseconds."""
-
-    minute: datetime
-    queue: str
-    name: str
-    enqueued: int
-    completed: int
-    failed: int
-    retried: int
-    cancelled: int
-    runs: int
-    run_ms: int
-    min_ms: int | None
-    max_ms: int | None
-    claimed: int
-    wait_ms: int
 
 
 @translate_errors
@@ -63,29 +42,3 @@ class Stats:
             {} if caller.org is None else {"org": {"$in": [caller.org, None]}}
         )
         return Totals(counts, dead, len(rows), await self._store.workers.count_documents(match))
-
-    async def minutes(
-        self, *, caller: Caller, queue: str, name: str | None = None, since: datetime | None = None
-    ) -> list[MinuteBucket]:
-        """The minute buckets of a queue since a time (an hour ago by default), oldest first."""
-        since = since or self._store.clock.now() - timedelta(hours=1)
-        rows = await counters.series(self._store, queues=[queue], since=since, org=caller.org, name=name)
-        return [
-            MinuteBucket(
-                row["minute"],
-                row["queue"],
-                row["name"],
-                row.get("enqueued", 0),
-                row.get("completed", 0),
-                row.get("failed", 0),
-                row.get("retried", 0),
-                row.get("cancelled", 0),
-                row.get("ran", 0),
-                row.get("run_ms", 0),
-                row.get("min_ms"),
-                row.get("max_ms"),
-                row.get("claimed", 0),
-                row.get("wait_ms", 0),
-            )
-            for row in rows
-        ]

@@ -7,17 +7,18 @@ decides who runs them and when.
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
 from switchtower.engine.bulk import Bulk
 from switchtower.engine.effects import Effects
+from switchtower.engine.metrics import Metrics
 from switchtower.engine.workers import Workers
 from switchtower.events import Event
 from switchtower.jobs import ErrorKind, JobError, fingerprint
-from switchtower.store import changes, counters, leases, listing, operations, outbox, transitions
+from switchtower.store import counters, leases, listing, operations, outbox, transitions
 from switchtower.store import jobs as commands
 from switchtower.store.collections import Store
 from switchtower.store.driver import translate_errors
@@ -44,8 +45,11 @@ class Retention:
 class Upkeep:
     """The duties of maintenance."""
 
-    def __init__(self, store: Store, effects: Effects, workers: Workers, bulk: Bulk, retention: Retention) -> None:
+    def __init__(
+        self, store: Store, effects: Effects, workers: Workers, bulk: Bulk, retention: Retention, metrics: Metrics
+    ) -> None:
         self._store = store
+        self._metrics = metrics
         self._effects = effects
         self._workers = workers
         self._bulk = bulk
@@ -243,16 +247,10 @@ class Upkeep:
         """Up to which cursor and cluster time events are counted; (None, 0) before the first count."""
         return await counters.position(self._store)
 
-    def events(self, after: str | None) -> AsyncIterator[tuple[list[Event], str]]:
-        """Batches of events behind a cursor (from now on with None), each with the cursor to go on from.
-
-        Raises: HistoryLost, StoreUnavailable.
-        """
-        return changes.read(self._store, after=after)
-
     async def fold(self, events: Sequence[Event], *, reached: str, seen: str | None) -> bool:
         """Counts a batch of events in one transaction; False when another folder has gone on meanwhile."""
-        return await counters.commit(self._store, counters.fold(events), reached=reached, seen=seen)
+        delta = counters.fold(events)
+        return await counters.commit(self._store, delta, reached=reached, seen=seen, series=self._metrics.enabled)
 
     async def recount(self, *, reached: str) -> int:
         """Counts everything afresh; returns the cluster time that the count stands for."""

@@ -18,7 +18,7 @@ from switchtower.pages import Page
 from switchtower.payloads import check_text, check_value
 from switchtower.states import FINAL, JobState
 from switchtower.store import jobs as job_commands
-from switchtower.store import leases, listing
+from switchtower.store import leases, listing, outbox
 from switchtower.store import workflows as commands
 from switchtower.store.collections import Store
 from switchtower.store.driver import translate_errors
@@ -175,25 +175,56 @@ class Workflows:
     # What the worker that runs it needs.
 
     async def resume(self, run_id: str, token: str) -> WorkflowRun:
-        """The run with its steps, for the worker that holds it. Raises: LeaseLost."""
-        row = await commands.steps_of(self._store, job_of_run(run_id), token)
+        """The run with its steps, for the worker that holds it. Raises: LeaseLost, InvalidInput (no workflow's job)."""
+        id = job_of_run(run_id)
+        name = (await self._store.jobs.find_one({"_id": id}, {"name": 1}) or {}).get("name", "")
+        parts = split_name(name)
+        row = None if parts is None else await commands.steps_of(
+            self._store, id, token, workflow=parts[0], version=parts[1]
+        )
         if row is None:
             raise LeaseLost(run_id)
         return commands.run_from(row)
 
-    async def checkpoint(self, run_id: str, token: str, step: Step, *, compensating: bool = False) -> None:
-        """Records a step; from then on it answers from its checkpoint.
+    async def checkpoint(
+        self, run_id: str, token: str, step: Step, *, compensating: bool = False, adopt: Sequence[str] = ()
+    ) -> None:
+        """Records a step; from then on it answers from its checkpoint. The run waits for the jobs in `adopt` as for
+        children: their ids are decided before they exist, so that no crash makes them twice.
 
-        Raises: InvalidInput (a result that cannot be stored; all results together over 8 MiB), LeaseLost.
+        Raises: InvalidInput (a result that cannot be stored; all steps together over 8 MiB), LeaseLost.
         """
-        check_text("step", step.name, limit=256)
+        check_text("step", step.name, limit=512)
         size = check_value(f"result of step {step.name!r}", step.result, limit=self._payload_limit)
-        size += len(orjson.dumps([match.value for match in step.match])) + 500
+        size += len(orjson.dumps([match.value for match in step.match])) + 60 * len(step.children) + 500
+        if step.error is not None:
+            size += len(step.error.message) + len(step.error.stack or "")
         id = job_of_run(run_id)
-        if not await commands.checkpoint(self._store, id, token, step, size=size, compensating=compensating):
-            if await commands.steps_of(self._store, id, token) is not None:
+        written = await commands.checkpoint(
+            self._store, id, token, step, size=size, compensating=compensating, adopt=adopt
+        )
+        if not written:
+            if await commands.is_held(self._store, id, token):
                 raise InvalidInput("steps", "the results of all steps together are over 8 MiB; store them elsewhere.")
             raise LeaseLost(run_id)
+
+    async def enqueue_children(
+        self, run: WorkflowRun, jobs: Sequence[tuple[str, NewJob]], *, caller: Caller, linked: bool
+    ) -> None:
+        """Creates the jobs whose ids a checkpoint holds; harmless to repeat. `linked` ones are the run's children.
+
+        Raises: StoreUnavailable; repeat it.
+        """
+        await self._jobs.enqueue_as(
+            jobs,
+            caller=caller,
+            parent_id=run.job.id if linked else None,
+            flow_id=(run.job.flow_id or run.job.id) if linked else None,
+        )
+
+    async def settle(self, ids: Sequence[str]) -> None:
+        """After a run began to wait for jobs that were there before: those that had ended do not hold it up."""
+        await outbox.settle(self._store, await commands.ended(self._store, ids))
 
     async def consume(self, run: WorkflowRun, step: Step) -> tuple[str, Any] | None:
         """The event that this waiting step gets: (name, payload), the same at every call; None while there is none."""

@@ -24,6 +24,8 @@ class Store:
         self.events: Any = database["events"]
         self.counters: Any = database["counters"]
         self.minutes: Any = database["minutes"]
+        self.hours: Any = database["hours"]
+        self.snapshots: Any = database["snapshots"]
         self.leases: Any = database["leases"]
 
     @property

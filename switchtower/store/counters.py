@@ -1,4 +1,4 @@
-"""How many jobs are in each state, and what happened in each minute?
+"""How many jobs are in each state, and what happened in each minute and hour?
 
 Both are *folded* from the change stream by one elected process: no extra write per job. Increments and the cursor they
 reach to are one transaction, so a crash repeats or skips nothing. After lost history everything is counted afresh from
@@ -10,14 +10,27 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any
 
 from switchtower.events import Event, Topic
+from switchtower.metrics import Granularity, MetricBucket, Snapshot, bucket_of
 from switchtower.states import JobState
 from switchtower.store.collections import Store
 
-__all__ = ["Delta", "by_queue", "commit", "fold", "forget", "position", "recount", "series"]
+__all__ = [
+    "Delta",
+    "by_queue",
+    "commit",
+    "fold",
+    "forget",
+    "last_snapshot",
+    "position",
+    "recount",
+    "series",
+    "snapshots",
+    "take_snapshot",
+]
 
 Document = dict[str, Any]
 
@@ -37,7 +50,10 @@ _OUTCOMES = {
 
 @dataclass(slots=True)
 class Delta:
-    """What a batch of events adds: per (queue, org) and state, and per (minute, queue, org, name) and measure."""
+    """What a batch of events adds: per (queue, org) and state, and per (minute, queue, org, name) and measure.
+
+    A measure `h.N` counts the runs in bucket N of the histogram of run times.
+    """
 
     states: dict[tuple[str, str], dict[str, int]] = field(default_factory=lambda: defaultdict(lambda: defaultdict(int)))
     minutes: dict[tuple[datetime, str, str, str], dict[str, int]] = field(
@@ -75,6 +91,7 @@ def fold(events: Iterable[Event]) -> Delta:
             ms = int(event.data["ms"])
             row["ran"] += 1
             row["run_ms"] += ms
+            row[f"h.{bucket_of(ms)}"] += 1
             low, high = delta.slowest.get(key, (ms, ms))
             delta.slowest[key] = (min(low, ms), max(high, ms))
     return delta
@@ -87,8 +104,8 @@ async def position(store: Store) -> tuple[str | None, int]:
     return (row["cursor"], row["clock"]) if row else (None, 0)
 
 
-async def commit(store: Store, delta: Delta, *, reached: str, seen: str | None) -> bool:
-    """Adds a delta and moves the cursor, in one transaction.
+async def commit(store: Store, delta: Delta, *, reached: str, seen: str | None, series: bool = True) -> bool:
+    """Adds a delta and moves the cursor, in one transaction; without `series`, states only.
 
     Guard: the cursor still stands at `seen`, so a deposed folder writes nothing. Returns: whether it was written.
     """
@@ -104,15 +121,7 @@ async def commit(store: Store, delta: Delta, *, reached: str, seen: str | None) 
         for (queue, org), row in delta.states.items()
         if any(row.values())
     ]
-    minutes = []
-    for key, row in delta.minutes.items():
-        minute, queue, org, name = key
-        update: Document = {"$inc": dict(row)}
-        if key in delta.slowest:
-            low, high = delta.slowest[key]
-            update |= {"$min": {"min_ms": low}, "$max": {"max_ms": high}}
-        same = {"minute": minute, "queue": queue, "org": org, "name": name}
-        minutes.append({"q": {**same}, "u": update, "upsert": True})
+    minutes, hours = _series(delta) if series else ([], [])
     if not states and not minutes:
         answer = await store.counters.update_one({"_id": FOLD, "cursor": seen}, {"$set": {"cursor": reached}})
         return bool(answer.matched_count)
@@ -122,13 +131,40 @@ async def commit(store: Store, delta: Delta, *, reached: str, seen: str | None) 
         )
         if not moved.matched_count:
             return False
-        for collection, updates in ((store.counters, states), (store.minutes, minutes)):
+        for collection, updates in ((store.counters, states), (store.minutes, minutes), (store.hours, hours)):
             for start in range(0, len(updates), 1_000):
                 await store.database.command(
                     {"update": collection.name, "updates": updates[start : start + 1_000], "ordered": False},
                     session=session,
                 )
     return True
+
+
+def _series(delta: Delta) -> tuple[list[Document], list[Document]]:
+    """The updates of the minute rows, and of the hour rows that they belong to."""
+    hours: dict[tuple[datetime, str, str, str], tuple[dict[str, int], tuple[int, int] | None]] = {}
+    for (minute, queue, org, name), row in delta.minutes.items():
+        key = (minute.replace(minute=0), queue, org, name)
+        sums, bounds = hours.setdefault(key, (defaultdict(int), None))
+        for measure, n in row.items():
+            sums[measure] += n
+        if (seen := delta.slowest.get((minute, queue, org, name))) is not None:
+            bounds = seen if bounds is None else (min(bounds[0], seen[0]), max(bounds[1], seen[1]))
+            hours[key] = (sums, bounds)
+    return (
+        [_row("minute", key, row, delta.slowest.get(key)) for key, row in delta.minutes.items()],
+        [_row("hour", key, sums, bounds) for key, (sums, bounds) in hours.items()],
+    )
+
+
+def _row(
+    span: str, key: tuple[datetime, str, str, str], sums: dict[str, int], bounds: tuple[int, int] | None
+) -> Document:
+    at, queue, org, name = key
+    update: Document = {"$inc": dict(sums)}
+    if bounds is not None:
+        update |= {"$min": {"min_ms": bounds[0]}, "$max": {"max_ms": bounds[1]}}
+    return {"q": {span: at, "queue": queue, "org": org, "name": name}, "u": update, "upsert": True}
 
 
 async def recount(store: Store, *, reached: str) -> int:
@@ -187,13 +223,83 @@ async def forget(store: Store, queue: str, *, org: str | None) -> None:
 
 
 async def series(
-    store: Store, *, queues: Sequence[str], since: datetime, org: str | None, name: str | None = None
-) -> list[Document]:
-    """The minute rows of these queues since a time, oldest first."""
-    match: Document = {"queue": {"$in": list(queues)}, "minute": {"$gte": since - timedelta(seconds=since.second)}}
+    store: Store,
+    *,
+    queues: Sequence[str],
+    since: datetime,
+    until: datetime | None = None,
+    org: str | None,
+    name: str | None = None,
+    granularity: Granularity = Granularity.MINUTE,
+    limit: int = 50_000,
+) -> list[MetricBucket]:
+    """The buckets of these queues since a time, per job name, oldest first, at most `limit`."""
+    span = granularity.value
+    times: Document = {"$gte": granularity.start_of(since)}
+    if until is not None:
+        times["$lte"] = until
+    match: Document = {"queue": {"$in": list(queues)}, span: times}
     if org is not None:
         match["org"] = org
     if name is not None:
         match["name"] = name
-    rows: list[Document] = await store.minutes.find(match, sort=[("minute", 1)], limit=20_000).to_list(None)
-    return rows
+    rows = store.minutes if granularity is Granularity.MINUTE else store.hours
+    return [_bucket_from(row, granularity) async for row in rows.find(match, sort=[(span, 1)], limit=limit)]
+
+
+def _bucket_from(row: Document, granularity: Granularity) -> MetricBucket:
+    get = row.get
+    return MetricBucket(
+        row[granularity.value],
+        granularity,
+        row["queue"],
+        row["name"],
+        enqueued=get("enqueued", 0),
+        completed=get("completed", 0),
+        failed=get("failed", 0),
+        retried=get("retried", 0),
+        cancelled=get("cancelled", 0),
+        runs=get("ran", 0),
+        run_ms=get("run_ms", 0),
+        min_ms=get("min_ms"),
+        max_ms=get("max_ms"),
+        claimed=get("claimed", 0),
+        wait_ms=get("wait_ms", 0),
+        histogram={int(bucket): count for bucket, count in get("h", {}).items()},
+    )
+
+
+async def last_snapshot(store: Store) -> datetime | None:
+    """When the last snapshot was taken."""
+    row = await store.snapshots.find_one({}, {"_id": 1}, sort=[("_id", -1)])
+    return None if row is None else row["_id"]
+
+
+_SNAPSHOT = ("counts", "queues", "workers", "completed", "failed", "retried", "mean_ms")
+
+
+async def take_snapshot(store: Store, snapshot: Snapshot) -> None:
+    """Keeps the totals of one moment; the same moment twice is kept once."""
+    row = {
+        field: getattr(snapshot, field)
+        for field in ("counts", "queues", "workers", "completed", "failed", "retried", "mean_ms")
+    }
+    await store.snapshots.update_one({"_id": snapshot.at}, {"$setOnInsert": row | {"at": snapshot.at}}, upsert=True)
+
+
+async def snapshots(store: Store, limit: int) -> list[Snapshot]:
+    """The last snapshots, the newest first."""
+    rows = store.snapshots.find({}, sort=[("_id", -1)], limit=limit)
+    return [
+        Snapshot(
+            row["_id"],
+            row["counts"],
+            row["queues"],
+            row["workers"],
+            row["completed"],
+            row["failed"],
+            row["retried"],
+            row["mean_ms"],
+        )
+        async for row in rows
+    ]

@@ -276,6 +276,7 @@ CLAIM_FIELDS = {
         "tags",
         "parent_id",
         "priority",
+        "on_child_failure",
         "traceparent",
     ]
 }
@@ -308,5 +309,6 @@ def claimed_from(d: Mapping[str, Any]) -> ClaimedJob:
         parent_id=get("parent_id"),
         priority=d["priority"],
         traceparent=get("traceparent"),
+        on_child_failure=ChildFailure(get("on_child_failure", "fail")),
         recovered=d["claims"] - 1 > attempt,
     )

@@ -109,6 +109,17 @@ CRONS = [
     IndexModel([("due.slot", 1)], name="due", partialFilterExpression={"due.slot": EXISTS}),
 ]
 
+HOURS = [
+    # metrics over days
+    IndexModel([("queue", 1), ("name", 1), ("hour", 1)], name="series"),
+    IndexModel([("hour", 1)], name="retention", expireAfterSeconds=30 * 24 * 3600),
+]
+
+SNAPSHOTS = [
+    # the history of totals is kept for a week
+    IndexModel([("at", 1)], name="retention", expireAfterSeconds=7 * 24 * 3600),
+]
+
 EVENTS = [
     # consume, wake: what nobody has consumed yet, by name
     IndexModel([("org", 1), ("name", 1), ("_id", 1)], name="open", partialFilterExpression={"consumed_by": None}),
@@ -133,6 +144,8 @@ def _plan(store: Store) -> list[tuple[Any, list[IndexModel]]]:
         (store.dead_letters, DEAD_LETTERS),
         (store.workers, WORKERS),
         (store.minutes, MINUTES),
+        (store.hours, HOURS),
+        (store.snapshots, SNAPSHOTS),
         (store.bulk_operations, BULK),
         (store.crons, CRONS),
         (store.events, EVENTS),

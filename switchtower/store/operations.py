@@ -27,6 +27,33 @@ Document = dict[str, Any]
 Pipeline = list[Document]
 
 
+_UNDONE = {
+    "$map": {
+        "input": {"$filter": {"input": "$steps", "as": "step", "cond": {"$eq": ["$$step.kind", "compensate"]}}},
+        "as": "step",
+        "in": {"$replaceOne": {"input": "$$step.name", "find": "compensate:", "replacement": ""}},
+    }
+}
+_STEPS_KEPT = when(
+    {"$isArray": "$steps"},
+    {
+        "$filter": {
+            "input": "$steps",
+            "as": "step",
+            "cond": {
+                "$and": [
+                    {"$eq": ["$$step.status", "completed"]},
+                    {"$ne": ["$$step.kind", "compensate"]},
+                    {"$not": [{"$in": ["$$step.name", _UNDONE]}]},
+                ]
+            },
+        }
+    },
+    GONE,
+)
+_RUN_AFRESH = {"$mergeObjects": ["$run", {"compensating": False, "current_step": None}]}
+
+
 def add_child(child_id: str, actor: str) -> Pipeline:
     """Makes a job wait for one more child; one that is active goes on and only knows of it."""
     active = {"$eq": ["$state", "active"]}
@@ -70,7 +97,8 @@ def cancel(actor: str) -> Pipeline:
 def retry(actor: str, *, pending: Sequence[str] = ()) -> Pipeline:
     """Final, retrying or scheduled → waiting now. A final job begins a new generation with all its attempts.
 
-    With `pending` (a flow's retry) it is blocked until those have completed again.
+    With `pending` (a flow's retry) it is blocked until those have completed again. A workflow run keeps the steps that
+    completed and were not compensated.
     """
     to = "blocked" if pending else "waiting"
     final = {"$in": ["$state", ["completed", "failed", "cancelled"]]}
@@ -83,6 +111,9 @@ def retry(actor: str, *, pending: Sequence[str] = ()) -> Pipeline:
                 **{field: when(final, value, f"${field}") for field, value in fresh.items()},
                 "state": to,
                 "pending": list(pending) if pending else "$pending",
+                "steps": when(final, _STEPS_KEPT, "$steps"),
+                "run": when({"$and": [final, present("$run")]}, _RUN_AFRESH, "$run"),
+                "awaiting": when(final, GONE, "$awaiting"),
                 "attempt": when(final, 0, "$attempt"),
                 "claims": when(final, 0, "$claims"),
                 "generation": {"$add": ["$generation", when(final, 1, 0)]},

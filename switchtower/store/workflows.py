@@ -19,12 +19,22 @@ from switchtower.states import JobState
 from switchtower.store import operations
 from switchtower.store.collections import Store
 from switchtower.store.documents import error_document, error_from, job_from
-from switchtower.store.expressions import GONE, literal, stamp
+from switchtower.store.expressions import GONE, literal, present, stamp, when
 from switchtower.store.guards import by_token
 from switchtower.store.listing import payload_path
 from switchtower.workflows import Step, StepKind, StepStatus, WorkflowRun, run_state
 
-__all__ = ["checkpoint", "consume", "publish", "replay", "run_from", "steps_of", "wake"]
+__all__ = [
+    "checkpoint",
+    "consume",
+    "ended",
+    "is_held",
+    "publish",
+    "replay",
+    "run_from",
+    "steps_of",
+    "wake",
+]
 
 Document = dict[str, Any]
 
@@ -90,14 +100,50 @@ def run_from(d: Mapping[str, Any]) -> WorkflowRun:
     )
 
 
-async def steps_of(store: Store, job_id: str, token: str) -> Document | None:
-    """The run that this token holds, with its steps. None: the lease is lost."""
-    document: Document | None = await store.jobs.find_one({"_id": job_id, **by_token("checkpoint", token)})
+async def steps_of(store: Store, job_id: str, token: str, *, workflow: str, version: int) -> Document | None:
+    """The run that this token holds, with its steps; a plain job of a workflow's name (of a cron, of a dead letter's
+    replay) becomes a run. None: the lease is lost."""
+    match = {"_id": job_id, **by_token("checkpoint", token)}
+    document: Document | None = await store.jobs.find_one(match)
+    if document is None or "run" in document:
+        return document
+    fields = {"run": {"workflow": workflow, "version": version}, "on_child_failure": "ignore"}
+    document = await store.jobs.find_one_and_update(match, {"$set": fields}, return_document=ReturnDocument.AFTER)
     return document
 
 
-async def checkpoint(store: Store, job_id: str, token: str, step: Step, *, size: int, compensating: bool) -> bool:
-    """Writes a step's row (in place of a waiting one of its name) and names it as the current step.
+async def is_held(store: Store, job_id: str, token: str) -> bool:
+    """Whether this token still holds the run."""
+    return await store.jobs.find_one({"_id": job_id, **by_token("checkpoint", token)}, {"_id": 1}) is not None
+
+
+_EVENTS_AWAITED = {
+    "$reduce": {
+        "input": {
+            "$filter": {
+                "input": "$steps",
+                "as": "step",
+                "cond": {"$and": [{"$eq": ["$$step.status", "waiting"]}, {"$eq": ["$$step.kind", "wait"]}]},
+            }
+        },
+        "initialValue": [],
+        "in": {"$setUnion": ["$$value", {"$ifNull": ["$$this.events", []]}]},
+    }
+}
+
+
+async def checkpoint(
+    store: Store,
+    job_id: str,
+    token: str,
+    step: Step,
+    *,
+    size: int,
+    compensating: bool,
+    adopt: Sequence[str] = (),
+) -> bool:
+    """Writes a step's row (in place of one of its name that waited) and names it as the current step; the run waits
+    for the jobs in `adopt` as for children, from before they exist.
 
     Guard: the lease token; all rows together stay below 8 MiB. Returns: whether it was written.
     """
@@ -109,7 +155,13 @@ async def checkpoint(store: Store, job_id: str, token: str, step: Step, *, size:
             "cond": {"$ne": ["$$step.name", literal(step.name)]},
         }
     }
-    waits = step.status is StepStatus.WAITING and step.kind is StepKind.WAIT
+    children: Document = {}
+    if adopt:
+        children = {
+            "pending": {"$setUnion": [{"$ifNull": ["$pending", []]}, list(adopt)]},
+            "flow_id": {"$ifNull": ["$flow_id", "$_id"]},
+            "flow_root": when(present("$flow_id"), "$flow_root", True),
+        }
     result = await store.jobs.update_one(
         {
             "_id": job_id,
@@ -125,21 +177,35 @@ async def checkpoint(store: Store, job_id: str, token: str, step: Step, *, size:
                         data={"step": literal(step.name), "status": step.status.value, "kind": step.kind.value},
                         keep=False,
                     ),
+                    **children,
                     "steps": {"$concatArrays": [others, [row]]},
-                    "steps_bytes": {"$add": [{"$ifNull": ["$steps_bytes", 0]}, size]},
                     "run.current_step": literal(step.name),
                     "run.compensating": compensating,
                     "run.started_at": {"$ifNull": ["$run.started_at", "$$NOW"]},
-                    "awaiting": literal(list(step.events)) if waits else GONE,
+                    "awaiting": GONE,
                 }
-            }
+            },
+            {"$set": {"steps_bytes": {"$bsonSize": {"steps": "$steps"}}, "awaiting": _EVENTS_AWAITED}},
+            {"$set": {"awaiting": when({"$eq": ["$awaiting", []]}, GONE, "$awaiting")}},
         ],
     )
     return bool(result.matched_count)
 
 
+async def ended(store: Store, ids: Sequence[str]) -> list[Document]:
+    """Those of these jobs that are final or gone."""
+    final = ["completed", "failed", "cancelled", "removed"]
+    fields = {"state": 1, "last_state": 1, "name": 1, "error": 1}
+    rows: list[Document] = await store.jobs.find({"_id": {"$in": list(ids)}, "state": {"$in": final}}, fields).to_list(
+        None
+    )
+    return rows
+
+
 async def replay(store: Store, job_id: str, actor: str, *, keep: Sequence[str]) -> Document | None:
-    """final → waiting as a new generation that keeps the steps of these names. Guard: outbox relayed."""
+    """final → waiting as a new generation that keeps the steps of these names that were not compensated. Guard: outbox
+    relayed."""
+    [again] = operations.retry(actor)
     kept = {
         "$filter": {
             "input": {"$ifNull": ["$steps", []]},
@@ -147,16 +213,9 @@ async def replay(store: Store, job_id: str, actor: str, *, keep: Sequence[str]) 
             "cond": {"$in": ["$$step.name", literal(list(keep))]},
         }
     }
-    [again] = operations.retry(actor)
-    fields = {
-        "steps": kept,
-        "steps_bytes": {"$bsonSize": {"s": kept}},
-        "run.compensating": False,
-        "run.current_step": GONE,
-    }
     document: Document | None = await store.jobs.find_one_and_update(
         {"_id": job_id, "state": {"$in": ["completed", "failed", "cancelled"]}, "outbox": {"$exists": False}},
-        [{"$set": {**again["$set"], **fields}}],
+        [again, {"$set": {"steps": kept}}, {"$set": {"steps_bytes": {"$bsonSize": {"steps": "$steps"}}}}],
         return_document=ReturnDocument.AFTER,
     )
     return document

@@ -254,8 +254,16 @@ def test_every_verb_against_a_real_server(project: Path) -> None:
         assert "paused" in switchtower(running, "why", waiting)
         assert json_of(running, "why", waiting)["whyNotRunning"][0]["kind"] == "QUEUE_PAUSED"
         assert json_of(running, "resume", "default")["paused"] is False
-        assert json_of(running, "cancel", waiting)[0]["id"] == waiting
-        assert switchtower(running, "tail", waiting, code=1) in {"", "  began\n"}
+        with subprocess.Popen(
+            [sys.executable, "-P", "-m", "switchtower.cli", "tail", waiting],
+            env=environment(SWITCHTOWER_URL=running.url),
+            stdout=subprocess.PIPE,
+            text=True,
+        ) as tail:
+            assert tail.stdout is not None
+            assert tail.stdout.readline().endswith(" began\n")
+            assert json_of(running, "cancel", waiting)[0]["id"] == waiting
+            assert tail.wait(30) == 1
         later = switchtower(running, "enqueue", "send_email", "to=a", "subject=b", "--delay", "1h").strip()
         assert json_of(running, "promote", "--state", "scheduled", "--dry-run")["sampleIds"] == [later]
         assert json_of(running, "promote", "--state", "scheduled")["changed"] == 1
@@ -282,8 +290,8 @@ def test_every_verb_against_a_real_server(project: Path) -> None:
         assert running.stop() == 0
 
 
-def test_serve_and_worker_apart(project: Path, mongodb_url: str) -> None:
-    database = {"SWITCHTOWER_MONGODB_URL": mongodb_url, "SWITCHTOWER_DATABASE": f"apart_{os.getpid()}"}
+def test_serve_and_worker_apart(project: Path, mongodb_url: str, database_name: str) -> None:
+    database = {"SWITCHTOWER_MONGODB_URL": mongodb_url, "SWITCHTOWER_DATABASE": database_name}
     processes = []
     try:
         for arguments in (["serve", "--port", "0"], ["worker", "tasks:app", "--workers", "2"]):
@@ -292,14 +300,15 @@ def test_serve_and_worker_apart(project: Path, mongodb_url: str) -> None:
                 cwd=project,
                 env=environment(**database),
                 stdout=subprocess.PIPE,
-                stderr=subprocess.DEVNULL,
+                stderr=(project / "stderr").open("a"),
                 text=True,
             )
             processes.append(process)
         serving, working = (process.stdout.readline() for process in processes)
         url = re.search(r"http://\S+?:\d+", serving)
-        assert url, serving
-        assert "2 worker processes" in working
+        said = (project / "stderr").read_text()
+        assert url, said
+        assert "2 worker processes" in working, said
         ended = subprocess.run(
             [sys.executable, "-P", "-m", "switchtower.cli", "enqueue", "send_email", "to=a", "subject=b", "-w"],
             env=environment(SWITCHTOWER_URL=url[0]),

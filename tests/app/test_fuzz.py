@@ -14,13 +14,14 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis_graphql import from_schema, nodes
-from starlette.types import ASGIApp, Message
+from starlette.types import ASGIApp
 from structlog.testing import capture_logs
 
 from app.main import create_app
 from app.settings import ServerSettings
 from switchtower.engine import Engine
 from tests.app.conftest import build_door
+from tests.app.direct import send
 
 ROOT = Path(__file__).parents[2]
 
@@ -75,39 +76,6 @@ def mutated(rng: random.Random, queries: Sequence[str]) -> tuple[str, list[tuple
         (b"accept", accept.encode("latin-1")),
     ]
     return rng.choice(("POST",) * 9 + ("GET", "PUT")), headers, bytes(data)
-
-
-async def send(app: ASGIApp, method: str, headers: list[tuple[bytes, bytes]], body: bytes) -> tuple[int, bytes]:
-    """Sends a request without a network, and returns status and body."""
-    sent: list[Message] = []
-    received = False
-
-    async def receive() -> Message:
-        nonlocal received
-        if received:
-            return {"type": "http.disconnect"}
-        received = True
-        return {"type": "http.request", "body": body, "more_body": False}
-
-    async def sending(message: Message) -> None:
-        sent.append(message)
-
-    scope = {
-        "type": "http",
-        "asgi": {"version": "3.0", "spec_version": "2.3"},
-        "http_version": "1.1",
-        "method": method,
-        "scheme": "http",
-        "path": "/graphql",
-        "raw_path": b"/graphql",
-        "root_path": "",
-        "query_string": b"query=" + body[:2000] if method == "GET" else b"",
-        "headers": headers,
-        "client": ("127.0.0.1", 1),
-        "server": ("127.0.0.1", 8420),
-    }
-    await app(scope, receive, sending)
-    return sent[0]["status"], b"".join(message.get("body", b"") for message in sent[1:])
 
 
 def check(status: int, body: bytes, request: object) -> bool:

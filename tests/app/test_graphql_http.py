@@ -17,6 +17,7 @@ from structlog.testing import capture_logs
 from app.limits import RequestLimits
 from schema.limits import Limits
 from tests.app.conftest import SECRET, Door, build_door
+from tests.app.direct import send
 from tests.app.serving import Served, serving
 
 RESPONSE = "application/graphql-response+json"
@@ -257,16 +258,19 @@ LARGE = {
 
 
 @pytest.mark.parametrize(("query", "code", "limit_ms"), LARGE.values(), ids=LARGE.keys())
-def test_operations_beyond_a_limit_are_refused_quickly(
-    http: httpx2.Client, query: str, code: str, limit_ms: int
+async def test_operations_beyond_a_limit_are_refused_quickly(
+    http: httpx2.Client, door: Door, query: str, code: str, limit_ms: int
 ) -> None:
     refused(post(http, query), 400, code)
+    headers = [(b"host", b"x"), (b"content-type", b"application/json"), (b"accept", RESPONSE.encode())]
     best = float("inf")
-    for attempt in range(5):  # the best of several distinct texts: the machine may be busy, and a text may be cached
-        started = time.perf_counter()
-        post(http, f"{query} #{attempt}")
-        best = min(best, time.perf_counter() - started)
-    assert best * 1000 < limit_ms + 5, f"{best * 1000:.1f} ms"
+    for attempt in range(5):
+        # Processor time, and the best of several distinct texts: the machine may be busy, and a text may be cached.
+        body = json.dumps({"query": f"{query} #{attempt}"}).encode()
+        started = time.thread_time()
+        assert (await send(door.app, "POST", headers, body))[0] == 400
+        best = min(best, time.thread_time() - started)
+    assert best * 1000 < limit_ms, f"{best * 1000:.1f} ms"
 
 
 def test_many_unknown_fields_are_few_errors(http: httpx2.Client) -> None:

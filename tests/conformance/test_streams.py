@@ -425,7 +425,7 @@ async def test_minutes_tell_what_happened_to_a_queue(engine: Engine, store: Stor
 
     async def told() -> Counter[str]:
         total: Counter[str] = Counter()
-        for row in await engine.stats.minutes(caller=CALLER, queue=queue, name="work"):
+        for row in await engine.metrics.buckets(queue, caller=CALLER, name="work"):
             for measure in ("enqueued", "completed", "failed", "cancelled", "retried", "claimed", "runs", "run_ms"):
                 total[measure] += getattr(row, measure)
         return total

@@ -100,8 +100,11 @@ async def test_death_at_a_point(
 ) -> None:
     count = DEATHS[scale]
     parents = await enqueue(engine, count, queue="parents")
+    # Long enough for its start to be marked before it ends: a quicker run that is cut off is told by its rescue alone.
+    new = {"name": "work", "payload": {"seconds": 0.05}, "max_attempts": count + 1}
     ids = [
-        (await engine.jobs.enqueue(NewJob(name="work", parent_id=parent), caller=CALLER)).job.id for parent in parents
+        (await engine.jobs.enqueue(NewJob(parent_id=parent, **new), caller=CALLER)).job.id  # type: ignore[arg-type]
+        for parent in parents
     ]
     doomed: list[WorkerProcess] = []
     async with maintained(engine):

@@ -9,7 +9,6 @@ import pytest
 
 from switchtower.callers import Caller
 from switchtower.engine import Engine
-from switchtower.events import HistoryLost
 from switchtower.jobs import NewJob
 from switchtower.maintenance import Maintenance
 from switchtower.states import JobState
@@ -55,33 +54,6 @@ async def test_a_burst_is_folded_without_a_recount(
     may_fold.set()
     await until(lambda: _counted(engine, burst + 1), timeout_seconds=60)
     assert len(recounts) == 1
-    stop.set()
-    await running
-    await engine.close()
-
-
-async def test_lost_history_is_counted_afresh(
-    mongodb_url: str, database_name: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    engine = await Engine.connect(mongodb_url, database=database_name)
-    for _ in range(3):
-        await engine.jobs.enqueue(NewJob(name="n"), caller=CALLER)
-    read, opened = engine.upkeep.events, []
-
-    async def loses_history(after: str | None) -> Any:
-        opened.append(after)
-        if len(opened) == 2:
-            raise HistoryLost("gone")
-        async for batch in read(after):
-            yield batch
-            if len(opened) == 1:
-                return
-
-    monkeypatch.setattr(engine.upkeep, "events", loses_history)
-    stop, running = await _maintained(engine)
-    await until(lambda: len(opened) >= 3, timeout_seconds=20)
-    assert opened[2] is None
-    await until(lambda: _counted(engine, 3))
     stop.set()
     await running
     await engine.close()
