@@ -184,8 +184,7 @@ class Worker:
         _, caller = self.connection(context)
         if context.ended or self._keeper.gone:
             raise LeaseLost(job.id)
-        await self._engine.claims.leased(job.id, job.token)
-        return await self._engine.jobs.enqueue(new, caller=caller)
+        return await self._engine.jobs.enqueue(new, caller=caller, lease=job.token)
 
     async def children(self, context: JobContext) -> list[Job]:
         """The children of a running job, with what they left."""

@@ -47,7 +47,7 @@ def pytest_sessionstart(session: pytest.Session) -> None:
     # A run that was itself killed could not tear down: its servers have lost their parent.
     for process in psutil.process_iter(["name", "ppid", "cmdline"]):
         if process.info["name"] == "mongod" and process.info["ppid"] == 1:
-            for directory in re.findall(rf"--dbpath=(\S*/{TEMPORARY}[^/\s]+)", " ".join(process.info["cmdline"])):
+            for directory in re.findall(rf"--dbpath=(\S*/{TEMPORARY}[^/\s]+)", " ".join(process.info["cmdline"] or ())):
                 process.kill()
                 shutil.rmtree(directory, ignore_errors=True)
 

@@ -12,7 +12,15 @@ from collections.abc import Sequence
 from typing import Any
 
 from switchtower.callers import Caller
-from switchtower.errors import Conflict, InvalidInput, InvalidTransition, NotFound, StoreUnavailable, SwitchtowerError
+from switchtower.errors import (
+    Conflict,
+    InvalidInput,
+    InvalidTransition,
+    LeaseLost,
+    NotFound,
+    StoreUnavailable,
+    SwitchtowerError,
+)
 from switchtower.ids import JOB, new_id
 from switchtower.jobs import Deduplication, Enqueued, NewJob
 from switchtower.states import FINAL, JobState
@@ -49,7 +57,7 @@ class Enqueuer:
         self._scheduled = False
         self._tasks: set[asyncio.Task[None]] = set()
 
-    async def enqueue(self, new: NewJob, *, caller: Caller, session: Any = None) -> Enqueued:
+    async def enqueue(self, new: NewJob, *, caller: Caller, session: Any = None, lease: str | None = None) -> Enqueued:
         """Creates one job, or finds the one that an earlier equal call created.
 
         Raises: InvalidInput; NotFound for an unknown parent or dependency; InvalidTransition for a parent that is
@@ -60,7 +68,7 @@ class Enqueuer:
         if session is not None:
             return await self._within(session, new, caller)
         if new.parent_id is not None or new.depends_on:
-            return await self._linked(new, caller)
+            return await self._linked(new, caller, lease)
         document = self._document(new, caller)
         loop = asyncio.get_running_loop()
         future: asyncio.Future[str | None] = loop.create_future()
@@ -242,7 +250,7 @@ class Enqueuer:
             ) from None
         return Enqueued(job_from(document))
 
-    async def _linked(self, new: NewJob, caller: Caller) -> Enqueued:
+    async def _linked(self, new: NewJob, caller: Caller, lease: str | None = None) -> Enqueued:
         """Creates a job that waits for others, or that its parent waits for; either side may end at any moment."""
         earlier = await self._earlier(new, caller)
         if earlier is not None:
@@ -253,7 +261,7 @@ class Enqueuer:
         if dependencies:
             document["depends_on"] = [row["_id"] for row in dependencies]
         if new.parent_id is not None:
-            await self._join_parent(document, new.parent_id, caller)
+            await self._join_parent(document, new.parent_id, caller, lease)
         refused = (await self._insert([document])).get(0)
         answer = await self._answer(document, refused)
         if answer.job.id != id:
@@ -301,8 +309,11 @@ class Enqueuer:
             rows = await commands.find_by_ids(self._store, list(found), fields={"pending": 1})
             found = {id for row in rows for id in row.get("pending", ())} - seen
 
-    async def _join_parent(self, document: Document, parent_id: str, caller: Caller) -> None:
-        """Makes the parent wait for the child before the child exists: it can never finish without having been seen."""
+    async def _join_parent(self, document: Document, parent_id: str, caller: Caller, lease: str | None) -> None:
+        """Makes the parent wait for the child before the child exists: it can never finish without having been seen.
+
+        Guard: with `lease`, the token of the run that adds the child is still the parent's. Raises: LeaseLost then.
+        """
         parent = await commands.locate(self._store, parent_id, caller, fields={"state": 1})
         if parent is None:
             raise NotFound("Job", parent_id)
@@ -311,10 +322,15 @@ class Enqueuer:
         pipeline = operations.add_child(document["_id"], caller.actor)
         states = [state.value for state in JobState if state not in FINAL]
         moved = await self._store.jobs.find_one_and_update(
-            {"_id": parent["_id"], "state": {"$in": states}}, pipeline, {"flow_id": 1}, return_document=True
+            {"_id": parent["_id"], "state": {"$in": states}, **({} if lease is None else {"token": lease})},
+            pipeline,
+            {"flow_id": 1},
+            return_document=True,
         )
         if moved is not None:
             document["flow_id"] = document["event"]["1"]["flow"] = moved["flow_id"]
         else:
+            if lease is not None:
+                raise LeaseLost(parent["_id"])
             row = await commands.locate(self._store, parent_id, caller, fields={"state": 1})
             raise InvalidTransition("add a child to", row["state"] if row else "removed", states)

@@ -57,16 +57,16 @@ class Jobs:
         self._payload_limit = payload_limit
         self._enqueuer = Enqueuer(store, payload_limit)
 
-    async def enqueue(self, new: NewJob, *, caller: Caller, session: Any = None) -> Enqueued:
+    async def enqueue(self, new: NewJob, *, caller: Caller, session: Any = None, lease: str | None = None) -> Enqueued:
         """Creates a job, or answers with the one that already stands for it.
 
-        With `session`, of a transaction on either driver, the job appears if and when that transaction commits.
+        With `session`, of a transaction on either driver, the job appears if and when that transaction commits. With
+        `lease`, the token of the parent's run, a child is created only while that run still holds its job.
 
-        Raises: InvalidInput, NotFound (parent, dependency), InvalidTransition (the parent is final), Conflict (only
-        with
-            a session), StoreUnavailable (it may have happened: repeat it with the same keys).
+        Raises: InvalidInput, NotFound (parent, dependency), InvalidTransition (the parent is final), LeaseLost,
+            Conflict (only with a session), StoreUnavailable (it may have happened: repeat it with the same keys).
         """
-        return await self._enqueuer.enqueue(new, caller=caller, session=session)
+        return await self._enqueuer.enqueue(new, caller=caller, session=session, lease=lease)
 
     async def enqueue_as(self, id: str, new: NewJob, *, caller: Caller) -> Enqueued:
         """Creates the job that has this id whoever creates it, once; for those who derive ids from their cause.
