@@ -223,11 +223,10 @@ class EventHub:
         """Ends the stream and every subscription."""
         for subscription in list(self._open):
             subscription.close()
-        if self._task is not None:
-            self._task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._task
-            self._task = None
+        task, self._task = self._task, None
+        while task is not None and not task.done():
+            task.cancel()
+            await asyncio.wait({task}, timeout=1)
 
     def subscribe(
         self, match: Callable[[Event], bool] = _everything, *, after: str | None = None, buffer: int = BUFFER_EVENTS

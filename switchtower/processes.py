@@ -17,7 +17,7 @@ import threading
 from collections.abc import Callable
 from functools import reduce
 from multiprocessing.connection import Client, Connection, Listener
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pebble
 
@@ -26,6 +26,10 @@ from switchtower.errors import InvalidInput, LeaseLost
 from switchtower.execution import HandlerError, describe_error, storable_result
 from switchtower.handlers import Task
 from switchtower.jobs import ClaimedJob, Enqueued, Job
+
+if TYPE_CHECKING:
+    from switchtower.callers import Caller
+    from switchtower.engine import Engine
 
 __all__ = ["Processes"]
 

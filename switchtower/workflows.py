@@ -20,6 +20,8 @@ from switchtower.payloads import check_text
 from switchtower.states import JobState
 
 __all__ = [
+    "MAX_STEPS",
+    "RUN_ATTEMPTS",
     "NewRun",
     "RunState",
     "Step",

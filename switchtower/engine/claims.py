@@ -224,20 +224,21 @@ class Claims:
         mine = set(names or ())
         controls = state.controls or await self._read_controls(queue, state)
         while True:
-            foreign = (
-                {"$nin": sorted(mine - set(controls.paused_names))}
-                if names is not None
-                else {"$in": list(controls.paused_names)}
-            )
-            head = await commands.head(self._store, queue, PROBE, names=foreign)
-            if not head.ids:
+            # Whatever their names: looking for foreign ones alone would walk the whole queue to find none.
+            head = await commands.head(self._store, queue, PROBE, names=None)
+            foreign = [
+                (id, name)
+                for id, name in zip(head.ids, head.names, strict=True)
+                if name in controls.paused_names or (names is not None and name not in mine)
+            ]
+            if not foreign:
                 return
             served = await self._served(queue)
             parked: dict[str, list[str]] = defaultdict(list)
-            for id, name in zip(head.ids, head.names, strict=True):
+            for id, name in foreign:
                 if name in controls.paused_names:
                     parked["paused"].append(id)
-                elif served is not None and name not in served and name not in mine:
+                elif served is not None and name not in served:
                     parked["no_handler"].append(id)
             for reason, ids in parked.items():
                 await self._store.jobs.update_many(

@@ -23,7 +23,7 @@ from switchtower.store import jobs as job_commands
 from switchtower.store import listing
 from switchtower.store.collections import Store
 from switchtower.store.documents import job_document, job_from
-from switchtower.store.driver import translate_errors, unavailable
+from switchtower.store.driver import outrun, translate_errors, unavailable
 
 __all__ = ["Flows"]
 
@@ -102,7 +102,7 @@ class Flows:
                 root = await job_commands.find_by_ids(self._store, [documents[0]["_id"]], fields={"_id": 1})
                 return None if root else duplicate.index
             except Exception as error:
-                if not unavailable(error):
+                if not unavailable(error) and not outrun(error):
                     raise
                 if time.monotonic() > deadline:
                     raise StoreUnavailable(

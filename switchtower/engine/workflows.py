@@ -176,14 +176,11 @@ class Workflows:
 
     async def resume(self, run_id: str, token: str) -> WorkflowRun:
         """The run with its steps, for the worker that holds it. Raises: LeaseLost, InvalidInput (no workflow's job)."""
-        id = job_of_run(run_id)
-        name = (await self._store.jobs.find_one({"_id": id}, {"name": 1}) or {}).get("name", "")
-        parts = split_name(name)
-        row = None if parts is None else await commands.steps_of(
-            self._store, id, token, workflow=parts[0], version=parts[1]
-        )
+        row = await commands.steps_of(self._store, job_of_run(run_id), token)
         if row is None:
             raise LeaseLost(run_id)
+        if "run" not in row:
+            raise InvalidInput("name", f"{row['name'][:100]!r} is no workflow's; it has no version.")
         return commands.run_from(row)
 
     async def checkpoint(

@@ -220,14 +220,16 @@ async def _within(awaitable: Any, seconds: float) -> Any:
     """The result, or StoreUnavailable when it takes longer; what is overdue is abandoned, not waited for."""
     task = asyncio.ensure_future(awaitable)
     try:
-        return await asyncio.wait_for(asyncio.shield(task), seconds)
-    except TimeoutError:
-        task.cancel()
-        task.add_done_callback(lambda done: done.cancelled() or done.exception())
-        raise StoreUnavailable("The change stream went silent.") from None
+        # Not `wait_for`: in Python 3.11 it swallows a cancellation that comes together with the result.
+        done, _ = await asyncio.wait({task}, timeout=seconds)
     except asyncio.CancelledError:
         task.cancel()
         raise
+    if done:
+        return task.result()
+    task.cancel()
+    task.add_done_callback(lambda done: done.cancelled() or done.exception())
+    raise StoreUnavailable("The change stream went silent.")
 
 
 def _wake_pipeline(queues: Sequence[str]) -> list[Document]:

@@ -42,7 +42,7 @@ from pymongo.uri_parser import parse_uri
 from switchtower.clock import DatabaseClock
 from switchtower.errors import ConfigurationError, InvalidInput, StoreUnavailable, SwitchtowerError
 
-__all__ = ["Database", "DriverError", "connect", "sync_client", "time_limit", "translate_errors", "unavailable"]
+__all__ = ["Database", "DriverError", "connect", "outrun", "sync_client", "time_limit", "translate_errors", "unavailable"]
 
 Document = dict[str, Any]
 
@@ -76,6 +76,11 @@ def unavailable(error: BaseException) -> bool:
     if isinstance(error, BulkWriteError):
         return bool(error.details.get("writeConcernErrors"))
     return isinstance(error, InvalidOperation) and "close" in str(error).lower()
+
+
+def outrun(error: BaseException) -> bool:
+    """Whether a transaction was undone because another one was faster: try it again."""
+    return isinstance(error, PyMongoError) and error.has_error_label("TransientTransactionError")
 
 
 @contextlib.contextmanager

@@ -22,7 +22,7 @@ from switchtower.store.documents import error_document, error_from, job_from
 from switchtower.store.expressions import GONE, literal, present, stamp, when
 from switchtower.store.guards import by_token
 from switchtower.store.listing import payload_path
-from switchtower.workflows import Step, StepKind, StepStatus, WorkflowRun, run_state
+from switchtower.workflows import Step, StepKind, StepStatus, WorkflowRun, run_state, split_name
 
 __all__ = [
     "checkpoint",
@@ -100,14 +100,14 @@ def run_from(d: Mapping[str, Any]) -> WorkflowRun:
     )
 
 
-async def steps_of(store: Store, job_id: str, token: str, *, workflow: str, version: int) -> Document | None:
+async def steps_of(store: Store, job_id: str, token: str) -> Document | None:
     """The run that this token holds, with its steps; a plain job of a workflow's name (of a cron, of a dead letter's
     replay) becomes a run. None: the lease is lost."""
     match = {"_id": job_id, **by_token("checkpoint", token)}
     document: Document | None = await store.jobs.find_one(match)
-    if document is None or "run" in document:
+    if document is None or "run" in document or (parts := split_name(document["name"])) is None:
         return document
-    fields = {"run": {"workflow": workflow, "version": version}, "on_child_failure": "ignore"}
+    fields = {"run": {"workflow": parts[0], "version": parts[1]}, "on_child_failure": "ignore"}
     document = await store.jobs.find_one_and_update(match, {"$set": fields}, return_document=ReturnDocument.AFTER)
     return document
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -19,7 +20,7 @@ from switchtower.ids import JOB, new_id
 from switchtower.jobs import ChildFailure, Job, NewJob
 from switchtower.states import JobState
 from switchtower.store.collections import Store
-from switchtower.workers import Outcome, OutcomeKind
+from switchtower.workers import Outcome, OutcomeKind, WorkerInfo
 from tests.conformance.situations import CALLER, ERROR, enqueue, fresh, quiet
 from tests.mongod import fail_command
 
@@ -32,6 +33,12 @@ def job(name: str, **fields: Any) -> NewJob:
 
 async def start(engine: Engine, root: FlowNode, **options: Any) -> Flow:
     return await engine.flows.enqueue(root, caller=CALLER, **options)
+
+
+@pytest.fixture(autouse=True)
+async def anybody(engine: Engine) -> None:
+    """A worker that has every handler, so that no job is parked for the want of one."""
+    await engine.workers.register(WorkerInfo(id="anybody", queues=["flows", "elsewhere"]))
 
 
 async def names(engine: Engine, flow: Flow) -> dict[str, Job]:
@@ -396,8 +403,6 @@ async def test_child_announced_by_a_dead_enqueuer_holds_up_its_parent_for_a_minu
     await store.jobs.update_one({"_id": root.id}, {"$set": {"pending": [ghost], "state": "blocked"}})
     await engine.upkeep.repair_blocked()
     assert (await engine.jobs.get(root.id, caller=CALLER)).state == "blocked"  # type: ignore[union-attr]
-    from datetime import timedelta
-
     await store.jobs.update_one({"_id": root.id}, {"$set": {"updated_at": root.created_at - timedelta(seconds=90)}})
     await engine.upkeep.repair_blocked()
     assert (await engine.jobs.get(root.id, caller=CALLER)).state == "waiting"  # type: ignore[union-attr]
@@ -483,9 +488,7 @@ async def test_tenants_see_their_own_flows_only(engine: Engine) -> None:
     assert theirs.id != flow.id
     assert await engine.flows.get(flow.id, caller=other) is None
     assert [found.id for found in (await engine.flows.page(caller=mine)).items] == [flow.id]
-    assert await engine.flows.get_many([flow.id, theirs.id], caller=mine) == {
-        flow.id: await engine.flows.get(flow.id, caller=mine)
-    }
+    assert (await engine.flows.get_many([flow.id, theirs.id], caller=mine)).keys() == {flow.id}
     assert await engine.flows.children(flow.id, caller=other) == []
     for verb in (engine.flows.cancel, engine.flows.retry):
         with pytest.raises(NotFound):

@@ -189,7 +189,7 @@ async def test_malformed_cursor_is_refused(engine: Engine, text: str) -> None:
         engine.hub().subscribe(after=text)
 
 
-@pytest.mark.parametrize("text", ["AB" * 20, "00" * 12, "82" + "00" * 30, "8200000001000000012B0229296E04"])
+@pytest.mark.parametrize("text", ["AB" * 20, "00" * 12, "82" + "00" * 30])
 async def test_cursor_that_only_looks_like_one_ends_in_a_gap_and_live_events(engine: Engine, text: str) -> None:
     assert engine.is_cursor(f"1.{text}")
     async with engine.hub().subscribe(after=f"1.{text}") as items:

@@ -1,0 +1,236 @@
+"""What has this run recorded, and how does its call end when it cannot go on here?
+
+The worker's side of a run's checkpoints. A step's name finds its row again; what could not be written to the database
+is tried again as long as the lease lasts, so that a finished step is recorded whatever the database does meanwhile.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from switchtower.context import Fail, JobContext, Snooze, Stop, WaitForChildren
+from switchtower.errors import InvalidInput, LeaseLost, StoreUnavailable
+from switchtower.failpoints import die_at
+from switchtower.jobs import NewJob
+from switchtower.payloads import check_text
+from switchtower.workflows import MAX_STEPS, RunState, Step, StepKind, StepStatus, WorkflowRun
+
+if TYPE_CHECKING:
+    from switchtower.callers import Caller
+    from switchtower.engine import Engine
+
+__all__ = ["UNDO", "Halt", "Journal", "WorkflowChanged"]
+
+T = TypeVar("T")
+
+UNDO = "compensate"
+"""The name of the row that says why a run compensates; with ":" and a step's name, that of the step's compensation."""
+
+IN_PLACE_SECONDS = 1.0
+"""A shorter wait is waited for here; a longer one gives the job back."""
+MIXED_SECONDS = 5.0
+"""How often a run looks that waits for children and, beside them, for an event or a time."""
+NEVER_SECONDS = 365.0 * 24 * 3600
+
+
+class Halt(BaseException):
+    """Ends this call of a workflow's function: the run goes on from its checkpoints in a later one.
+
+    Not an Exception: a workflow's own `except Exception` must not swallow it.
+    """
+
+
+class WorkflowChanged(Fail):
+    """Fails the run: the function's steps are not the ones that it recorded. Give a changed workflow a new version."""
+
+
+class Journal:
+    """One call of a workflow's function, its recorded steps, and what it waits for when it halts."""
+
+    def __init__(self, context: JobContext, engine: Engine, caller: Caller, run: WorkflowRun) -> None:
+        self.context = context
+        self.engine = engine
+        self.caller = caller
+        self.run = run
+        self.rows = {step.name: step for step in run.steps}
+        self.compensating = run.state is RunState.COMPENSATING
+        self.rewinding = self.compensating
+        self._task = asyncio.current_task()
+        self._unseen = {step.name for step in run.steps if step.kind is not StepKind.COMPENSATE}
+        self._names: set[str] = set()
+        self._asked: Counter[str] = Counter()
+        self._fault: BaseException | None = None
+        self._untils: list[datetime | None] = []
+        self._children = False
+        self._events = False
+        self._closed = False
+        self.halted = False
+
+    def now(self) -> datetime:
+        """The database's time."""
+        return self.engine.clock.now()
+
+    # Names.
+
+    def name(self, wanted: str) -> str:
+        """A step's name in this run: the one wanted, with `#2`, `#3` … for those that are wanted again."""
+        check_text("step", wanted, limit=256)
+        if wanted == UNDO or wanted.startswith(f"{UNDO}:"):
+            raise InvalidInput("step", f"{wanted!r} is the name of a compensation; choose another.")
+        while True:
+            self._asked[wanted] += 1
+            count = self._asked[wanted]
+            name = wanted if count == 1 else f"{wanted}#{count}"
+            if name not in self._names:
+                self._names.add(name)
+                return name
+
+    def recall(self, name: str, kind: StepKind) -> Step | None:
+        """The row of this step, if it has one.
+
+        Raises: Halt when the run cannot go on here, also for a step that does not fit what was recorded.
+        """
+        self.require_open()
+        row = self.rows.get(name)
+        if row is not None and row.kind is not kind:
+            raise self.changed(f"step {name!r} is now of the kind {kind}, and was recorded as {row.kind}")
+        if self.rewinding and kind is not StepKind.COMPENSATE and (row is None or row.status is StepStatus.WAITING):
+            raise self._halt()
+        self._unseen.discard(name)
+        # Steps of concurrent tasks are recorded in the order in which they end; only the function's own have an order.
+        if row is None and kind is not StepKind.COMPENSATE and self._unseen and asyncio.current_task() is self._task:
+            raise self.changed(f"it comes to the new step {name!r} before {self._unvisited()}, recorded earlier")
+        return row
+
+    def finish(self) -> None:
+        """The function returned. Raises: Halt when recorded steps were never come to."""
+        if self._unseen:
+            raise self.changed(f"it ends without {self._unvisited()}, recorded earlier")
+
+    def _unvisited(self) -> str:
+        return ", ".join(repr(name) for name in self.rows if name in self._unseen)
+
+    # Recording.
+
+    async def record(self, step: Step, *, adopt: Sequence[str] = ()) -> Step:
+        """Checkpoints a step, until the database has it. Raises: Halt."""
+        if len(self.rows) >= MAX_STEPS and step.name not in self.rows:
+            raise self.fail(Fail(f"A run has at most {MAX_STEPS:,} steps; let a child workflow do a part."))
+        if step.status is not StepStatus.WAITING:
+            step = replace(step, ended_at=self.now())
+            die_at("before_checkpoint")
+
+        async def write() -> None:
+            await self.engine.workflows.checkpoint(
+                self.run.id, self.context.lease_token, step, compensating=self.compensating, adopt=adopt
+            )
+
+        try:
+            await self.ask(write)
+        except InvalidInput as error:
+            raise self.fail(Fail(str(error))) from error
+        self.rows.pop(step.name, None)
+        self.rows[step.name] = step
+        if step.status is not StepStatus.WAITING:
+            die_at("after_checkpoint")
+        return step
+
+    async def enqueue(self, jobs: Sequence[tuple[str, NewJob]], *, linked: bool) -> None:
+        """Creates jobs whose ids are recorded. Raises: Halt."""
+        await self.ask(
+            lambda: self.engine.workflows.enqueue_children(self.run, jobs, caller=self.caller, linked=linked)
+        )
+
+    async def ask(self, call: Callable[[], Awaitable[T]]) -> T:
+        """The engine's answer; asked again while the database is away. Raises: Halt, InvalidInput."""
+        wait = 0.1
+        while True:
+            self.require_open()
+            try:
+                return await call()
+            except StoreUnavailable as error:
+                if self.context.cancelled:
+                    raise self.fail(error) from error
+                await asyncio.sleep(wait)
+                wait = min(2.0, wait * 2)
+            except LeaseLost as error:
+                self.context.stop(Stop.LEASE_LOST)
+                raise self.fail(error) from error
+            except InvalidInput:
+                raise
+            except Exception as error:
+                raise self.fail(error) from error
+
+    # Ending this call.
+
+    def require_open(self) -> None:
+        """Raises Halt when this call has ended, or is to end."""
+        if self._fault is not None or self._closed:
+            raise Halt
+
+    def close(self) -> None:
+        """The function has ended: what it left running must begin no step any more."""
+        self._closed = True
+
+    def reopen(self) -> None:
+        """For the compensations, after the function has ended."""
+        self._closed = self.halted = self.rewinding = False
+        self._untils, self._children, self._events = [], False, False
+
+    def fail(self, error: BaseException) -> Halt:
+        """Ends this call with an error that is the run's, not the step's."""
+        self._fault = self._fault or error
+        return self._halt()
+
+    def changed(self, what: str) -> Halt:
+        """Ends the run: its code is another one."""
+        return self.fail(
+            WorkflowChanged(
+                f"The code of workflow {self.run.workflow!r} version {self.run.version} changed under this run: {what}. "
+                f"Keep version {self.run.version} as it was beside a new one (@app.workflow(version={self.run.version + 1}))."
+            )
+        )
+
+    def suspend(self, until: datetime | None = None, *, children: bool = False, events: bool = False) -> Halt:
+        """Gives the job back until a time, an event or the end of children."""
+        if children:
+            self._children = True
+        else:
+            self._untils.append(until)
+            self._events |= events
+        return self._halt()
+
+    async def rest(self, until: datetime) -> None:
+        """Waits here when it is short. Raises: Halt for a longer wait."""
+        seconds = (until - self.now()).total_seconds()
+        if seconds > IN_PLACE_SECONDS:
+            raise self.suspend(until)
+        if seconds > 0:
+            await asyncio.sleep(seconds)
+
+    def ending(self) -> BaseException:
+        """What a halted call ends with: its fault, or the signal that gives the job back."""
+        if self._fault is not None:
+            return self._fault
+        if self._children and not self._untils:
+            return WaitForChildren()
+        ends = [until for until in self._untils if until is not None]
+        seconds = (min(ends) - self.now()).total_seconds() if ends else NEVER_SECONDS
+        if self._children:
+            seconds = min(seconds, MIXED_SECONDS)
+        signal = Snooze(max(0.0, seconds))
+        if self._events:
+            signal.recorded = self._recheck
+        return signal
+
+    async def _recheck(self) -> None:
+        await self.engine.workflows.recheck(self.run.id)
+
+    def _halt(self) -> Halt:
+        self.halted = True
+        return Halt()
