@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from switchtower.callers import Caller
     from switchtower.context import Cancel, ChildFailed, Fail, JobContext, RetryAt, Snooze, Stop, WaitForChildren
+    from switchtower.durable import RunHandle, StepFailed, WaitTimeout, WorkflowChanged, WorkflowContext
     from switchtower.errors import (
         ConfigurationError,
         Conflict,
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
         SwitchtowerError,
     )
     from switchtower.flows import FlowNode, node
-    from switchtower.handlers import App, Task
+    from switchtower.handlers import App, Task, Workflow
     from switchtower.jobs import ChildFailure, Enqueued, Job, JobError, NewJob
     from switchtower.retry import Backoff, BackoffKind
     from switchtower.states import JobState
@@ -51,12 +52,18 @@ __all__ = [
     "NewJob",
     "NotFound",
     "RetryAt",
+    "RunHandle",
     "Snooze",
+    "StepFailed",
     "Stop",
     "StoreUnavailable",
     "SwitchtowerError",
     "Task",
     "WaitForChildren",
+    "WaitTimeout",
+    "Workflow",
+    "WorkflowChanged",
+    "WorkflowContext",
     "__version__",
     "node",
 ]
@@ -66,6 +73,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "callers": ("Caller",),
     "context": ("Cancel", "ChildFailed", "Fail", "JobContext", "RetryAt", "Snooze", "Stop", "WaitForChildren"),
+    "durable": ("RunHandle", "StepFailed", "WaitTimeout", "WorkflowChanged", "WorkflowContext"),
     "errors": (
         "ConfigurationError",
         "Conflict",
@@ -77,7 +85,7 @@ _HOMES = {
         "SwitchtowerError",
     ),
     "flows": ("FlowNode", "node"),
-    "handlers": ("App", "Task"),
+    "handlers": ("App", "Task", "Workflow"),
     "jobs": ("ChildFailure", "Enqueued", "Job", "JobError", "NewJob"),
     "retry": ("Backoff", "BackoffKind"),
     "states": ("JobState",),

@@ -206,8 +206,8 @@ class WorkflowContext:
     async def parallel(self, *branches: Awaitable[Any] | Mapping[str, Awaitable[Any]]) -> Any:
         """Runs branches at the same time: a list of their results, or, of a mapping, {key: result}.
 
-        All branches go as far as they can before the run is put aside or one's error is raised (the first in order).
-        Each step in them is recorded by itself.
+        All branches go as far as they can. Then an error of one is raised (the first in order), or, while one waits, the
+        run is put aside. Each step in them is recorded by itself.
         """
         if len(branches) == 1 and isinstance(branches[0], Mapping):
             keys = list(branches[0])
@@ -215,10 +215,15 @@ class WorkflowContext:
             return dict(zip(keys, values, strict=True))
         tasks: list[Any] = list(branches)
         ended = await asyncio.gather(*tasks, return_exceptions=True)
-        for kind in (asyncio.CancelledError, Halt, BaseException):
-            for outcome in ended:
-                if isinstance(outcome, kind):
-                    raise outcome
+        halts = [outcome for outcome in ended if isinstance(outcome, Halt)]
+        errors = [outcome for outcome in ended if isinstance(outcome, BaseException) and not isinstance(outcome, Halt)]
+        if errors:
+            for halt in halts:
+                self._journal.withdraw(halt)
+            raise next((error for error in errors if not isinstance(error, Exception)), errors[0])
+        if halts:
+            halts[0].others = halts[1:]
+            raise halts[0]
         return ended
 
     # What each is.
@@ -250,7 +255,7 @@ class WorkflowContext:
     async def _attempt(self, row: Step, call: Callable[[], Any], max_attempts: int, backoff: Backoff) -> Step:
         """One attempt at a step, as its next row."""
         attempts = row.attempts + 1
-        over = {"attempts": attempts, "until": None}
+        row = replace(row, attempts=attempts, until=None)
         try:
             result = _as_json(await _called(call))
             check_value(f"result of step {row.name!r}", result, limit=self._journal.engine.payload_limit)
@@ -258,14 +263,13 @@ class WorkflowContext:
             raise
         except Exception as error:
             described = describe_error(error)
-            final = attempts >= max_attempts or isinstance(error, (Fail, InvalidInput))
-            if final:
-                return replace(row, status=StepStatus.FAILED, error=described, **over)
+            if attempts >= max_attempts or isinstance(error, (Fail, InvalidInput)):
+                return replace(row, status=StepStatus.FAILED, error=described)
             until = self._until(timedelta(milliseconds=backoff.wait_ms(attempts)))
             if isinstance(error, RetryAt):
                 until = self._until(error.when)
-            return replace(row, error=described, attempts=attempts, until=until)
-        return replace(row, status=StepStatus.COMPLETED, result=result, error=None, **over)
+            return replace(row, error=described, until=until)
+        return replace(row, status=StepStatus.COMPLETED, result=result, error=None)
 
     async def _sleep(self, name: str, pause: Pause) -> None:
         row = self._recall(name, StepKind.SLEEP)
@@ -414,9 +418,7 @@ class WorkflowContext:
         message = "; ".join(_reason(id, found.get(id)) for id in broken[:5])
         if len(broken) > 5:
             message += f"; and {len(broken) - 5} more"
-        error = JobError(
-            ErrorKind.DEPENDENCY, "ChildFailed", message, None, fingerprint("ChildFailed", "", row.name)
-        )
+        error = JobError(ErrorKind.DEPENDENCY, "ChildFailed", message, None, fingerprint("ChildFailed", "", row.name))
         return replace(row, status=StepStatus.FAILED, error=error)
 
     async def _jobs(self, target: Task[..., Any] | str, inputs: Sequence[Any]) -> list[NewJob]:
@@ -430,7 +432,7 @@ class WorkflowContext:
                 for input in inputs
             ]
         else:
-            news = [target.job(**(input or {})) for input in inputs]
+            news = [target.job(**_arguments(target, input)) for input in inputs]
         for new in news:
             new.traceparent = job.traceparent
             new.remove_on_complete = new.remove_on_fail = False
@@ -509,8 +511,8 @@ def driver(function: Callable[..., Coroutine[Any, Any, Any]]) -> Callable[..., C
         journal.close()
         if isinstance(failure, (asyncio.CancelledError, GeneratorExit)):
             raise failure
-        if journal.halted and not journal.rewinding:
-            raise journal.ending()
+        if journal.halted:
+            raise journal.ending() from None
         if failure is None and not journal.compensating:
             return result
         if isinstance(failure, Signal) and not isinstance(failure, Fail):
@@ -547,10 +549,18 @@ async def _called(call: Callable[[], Any]) -> Any:
         if inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(getattr(function, "__call__", None)):
             return await call()
         variables = contextvars.copy_context()
-        result = await asyncio.get_running_loop().run_in_executor(None, variables.run, call)
+        result = await asyncio.get_running_loop().run_in_executor(None, variables.run, _contained, call)
         return await result if inspect.isawaitable(result) else result
     finally:
         _in_step.reset(token)
+
+
+def _contained(call: Callable[[], Any]) -> Any:
+    try:
+        return call()
+    except StopIteration as error:
+        # A future refuses this one exception, and would never be done.
+        raise RuntimeError("The step raised StopIteration.") from error
 
 
 def _as_json(value: Any) -> Any:
@@ -577,6 +587,14 @@ def _error_of(row: Step) -> JobError:
 
 def _timeout_error(name: str) -> JobError:
     return JobError(ErrorKind.TIMEOUT, "WaitTimeout", f"Nothing came for {name!r} in time.", None, "")
+
+
+def _arguments(target: Task[..., Any], input: Any) -> dict[str, Any]:
+    if input is None:
+        return {}
+    if not isinstance(input, Mapping):
+        raise InvalidInput("input", f"must be a mapping of the arguments of {target.name!r}.")
+    return dict(input)
 
 
 def _label(target: Task[..., Any] | str) -> str:

@@ -1,8 +1,9 @@
 """Where can a test have this process die?
 
 SWITCHTOWER_DIE_AT names one point; the process that reaches it ends at once, as by `kill -9`, with code 137:
-`after_claim` (jobs were claimed, none begun), `after_effect` (a handler returned, nothing was reported) and
-`after_complete` (a completion is stored, what must follow it is not).
+`after_claim` (jobs were claimed, none begun), `after_effect` (a handler returned, nothing was reported),
+`after_complete` (a completion is stored, what must follow it is not); of a workflow's step `before_checkpoint` (it has
+ended, nothing is stored) and `after_checkpoint`.
 """
 
 from __future__ import annotations

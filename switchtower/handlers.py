@@ -10,16 +10,18 @@ from contextlib import suppress
 from dataclasses import dataclass
 from enum import StrEnum
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Generic, ParamSpec, Self, TypeVar, Unpack, overload
+from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, Self, TypeVar, Unpack, overload
 
 from switchtower.arguments import Arguments
 from switchtower.callers import Caller
 from switchtower.context import JobContext
+from switchtower.durable import driver
 from switchtower.errors import ConfigurationError, SwitchtowerError
-from switchtower.jobs import Enqueued, JobError, NewJob
+from switchtower.jobs import ChildFailure, Enqueued, JobError, NewJob
 from switchtower.options import EnqueueOptions, job_fields
 from switchtower.payloads import check_text
 from switchtower.retry import DEFAULT_BACKOFF, Backoff
+from switchtower.workflows import RUN_ATTEMPTS, NewRun, handler_name
 
 if TYPE_CHECKING:
     from switchtower.crons import NewCron
@@ -27,7 +29,7 @@ if TYPE_CHECKING:
     from switchtower.flows import Flow, FlowNode
     from switchtower.scheduling import CronOptions
 
-__all__ = ["App", "BoundTask", "EnqueueOptions", "HandlerKind", "Hooks", "Middleware", "Task"]
+__all__ = ["App", "BoundTask", "EnqueueOptions", "HandlerKind", "Hooks", "Middleware", "Task", "Workflow"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -91,6 +93,21 @@ class Task(Generic[P, R]):
     def options(self, **options: Unpack[EnqueueOptions]) -> BoundTask:
         """This task with options for its next jobs: `await task.options(delay_seconds=5).enqueue(…)`."""
         return BoundTask(self, dict(options))
+
+
+class Workflow(Task[P, R]):
+    """A durable workflow of one version: its job's name is `name#version`. Enqueueing it starts a run."""
+
+    def __init__(self, app: App, function: Callable[P, R], *, workflow: str, version: int, defaults: dict[str, Any]):
+        defaults |= {"workflow": (workflow, version), "on_child_failure": ChildFailure.IGNORE}
+        name = handler_name(workflow, version)
+        super().__init__(app, function, name=name, kind=HandlerKind.ASYNC, defaults=defaults)
+        self.workflow = workflow
+        self.version = version
+
+    async def start(self, **input: Any) -> Enqueued:
+        """Starts a run on this version; as `enqueue`. The job's id, with `run_` for `job_`, is the run's."""
+        return await self.enqueue(**input)
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,6 +241,56 @@ class App:
             return task
 
         return register
+
+    @overload
+    def workflow(self, function: Callable[Concatenate[Any, P], R], /) -> Workflow[P, R]: ...
+
+    @overload
+    def workflow(
+        self,
+        /,
+        *,
+        name: str | None = None,
+        version: int = 1,
+        queue: str = "default",
+        max_attempts: int = RUN_ATTEMPTS,
+        timeout_seconds: float | None = None,
+        backoff: Backoff = DEFAULT_BACKOFF,
+        priority: int = 0,
+        tags: Sequence[str] = (),
+    ) -> Callable[[Callable[Concatenate[Any, P], R]], Workflow[P, R]]: ...
+
+    def workflow(self, function: Any = None, /, *, name: str | None = None, version: int = 1, **options: Any) -> Any:
+        """Makes a coroutine function over a `WorkflowContext` a durable workflow; see `switchtower.durable`.
+
+        Keep the versions that still have open runs registered beside a new one: a run stays on the version that it was
+        started on. `max_attempts` counts lost workers, not steps; `timeout_seconds` bounds one stretch between two
+        waits.
+
+        Raises:
+            ConfigurationError: the version of this name is taken, or the function cannot be a workflow.
+            InvalidInput: an option is out of bounds.
+        """
+
+        def register(function: Callable[..., Any]) -> Workflow[..., Any]:
+            chosen = str(name or getattr(function, "__name__", ""))
+            if not inspect.iscoroutinefunction(function) or not inspect.signature(function).parameters:
+                raise ConfigurationError(
+                    f"Workflow {chosen!r} must be a coroutine function whose first parameter is its WorkflowContext."
+                )
+            defaults = {k: v for k, v in job_fields({"max_attempts": RUN_ATTEMPTS, **options}).items() if v is not None}
+            NewRun(workflow=chosen, version=version).check()
+            full = handler_name(chosen, version)
+            NewJob(name=full, **defaults).check()
+            if full in self.tasks:
+                raise ConfigurationError(f"Two workflows are named {chosen!r} in version {version}; raise the version.")
+            made: Workflow[..., Any] = Workflow(
+                self, driver(function), workflow=chosen, version=version, defaults=defaults
+            )
+            self.tasks[full] = made
+            return made
+
+        return register if function is None else register(function)
 
     def middleware(self, function: Middleware) -> Middleware:
         """Puts `function(ctx, call_next)` around every run of every task, the first registered outermost."""

@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from switchtower.context import Fail, JobContext, Snooze, Stop, WaitForChildren
 from switchtower.errors import InvalidInput, LeaseLost, StoreUnavailable
@@ -41,8 +41,16 @@ NEVER_SECONDS = 365.0 * 24 * 3600
 class Halt(BaseException):
     """Ends this call of a workflow's function: the run goes on from its checkpoints in a later one.
 
-    Not an Exception: a workflow's own `except Exception` must not swallow it.
+    Not an Exception: a workflow's own `except Exception` must not swallow it. `until`, `children` and `events` say what
+    the run waits for there; `others` are the halts of branches beside it.
     """
+
+    def __init__(self, until: datetime | None = None, *, children: bool = False, events: bool = False) -> None:
+        super().__init__()
+        self.until = until
+        self.children = children
+        self.events = events
+        self.others: Sequence[Halt] = ()
 
 
 class WorkflowChanged(Fail):
@@ -65,11 +73,13 @@ class Journal:
         self._names: set[str] = set()
         self._asked: Counter[str] = Counter()
         self._fault: BaseException | None = None
-        self._untils: list[datetime | None] = []
-        self._children = False
-        self._events = False
+        self._halts: list[Halt] = []
         self._closed = False
-        self.halted = False
+
+    @property
+    def halted(self) -> bool:
+        """Whether this call ends with `ending()`, whatever its function made of that."""
+        return self._fault is not None or bool(self._halts)
 
     def now(self) -> datetime:
         """The database's time."""
@@ -100,7 +110,7 @@ class Journal:
         if row is not None and row.kind is not kind:
             raise self.changed(f"step {name!r} is now of the kind {kind}, and was recorded as {row.kind}")
         if self.rewinding and kind is not StepKind.COMPENSATE and (row is None or row.status is StepStatus.WAITING):
-            raise self._halt()
+            raise Halt
         self._unseen.discard(name)
         # Steps of concurrent tasks are recorded in the order in which they end; only the function's own have an order.
         if row is None and kind is not StepKind.COMPENSATE and self._unseen and asyncio.current_task() is self._task:
@@ -179,31 +189,36 @@ class Journal:
 
     def reopen(self) -> None:
         """For the compensations, after the function has ended."""
-        self._closed = self.halted = self.rewinding = False
-        self._untils, self._children, self._events = [], False, False
+        self._closed = self.rewinding = False
 
     def fail(self, error: BaseException) -> Halt:
         """Ends this call with an error that is the run's, not the step's."""
         self._fault = self._fault or error
-        return self._halt()
+        return Halt()
 
     def changed(self, what: str) -> Halt:
         """Ends the run: its code is another one."""
         return self.fail(
             WorkflowChanged(
                 f"The code of workflow {self.run.workflow!r} version {self.run.version} changed under this run: {what}. "
-                f"Keep version {self.run.version} as it was beside a new one (@app.workflow(version={self.run.version + 1}))."
+                f"Keep version {self.run.version} as it was, beside a new one: "
+                f"@app.workflow(version={self.run.version + 1})."
             )
         )
 
     def suspend(self, until: datetime | None = None, *, children: bool = False, events: bool = False) -> Halt:
         """Gives the job back until a time, an event or the end of children."""
-        if children:
-            self._children = True
-        else:
-            self._untils.append(until)
-            self._events |= events
-        return self._halt()
+        halt = Halt(until, children=children, events=events)
+        self._halts.append(halt)
+        return halt
+
+    def withdraw(self, halt: Halt) -> None:
+        """The run does not wait there after all: a branch beside it has failed."""
+        for one in (halt, *halt.others):
+            if one in self._halts:
+                self._halts.remove(one)
+            if one is not halt:
+                self.withdraw(one)
 
     async def rest(self, until: datetime) -> None:
         """Waits here when it is short. Raises: Halt for a longer wait."""
@@ -217,20 +232,18 @@ class Journal:
         """What a halted call ends with: its fault, or the signal that gives the job back."""
         if self._fault is not None:
             return self._fault
-        if self._children and not self._untils:
+        children = any(halt.children for halt in self._halts)
+        timed = [halt for halt in self._halts if not halt.children]
+        if children and not timed:
             return WaitForChildren()
-        ends = [until for until in self._untils if until is not None]
+        ends = [halt.until for halt in timed if halt.until is not None]
         seconds = (min(ends) - self.now()).total_seconds() if ends else NEVER_SECONDS
-        if self._children:
+        if children:
             seconds = min(seconds, MIXED_SECONDS)
         signal = Snooze(max(0.0, seconds))
-        if self._events:
+        if any(halt.events for halt in timed):
             signal.recorded = self._recheck
         return signal
 
     async def _recheck(self) -> None:
         await self.engine.workflows.recheck(self.run.id)
-
-    def _halt(self) -> Halt:
-        self.halted = True
-        return Halt()

@@ -185,7 +185,12 @@ async def checkpoint(
                     "awaiting": GONE,
                 }
             },
-            {"$set": {"steps_bytes": {"$bsonSize": {"steps": "$steps"}}, "awaiting": _EVENTS_AWAITED}},
+            {
+                "$set": {
+                    "steps_bytes": {"$bsonSize": {"steps": "$steps"}},
+                    "awaiting": [] if compensating else _EVENTS_AWAITED,
+                }
+            },
             {"$set": {"awaiting": when({"$eq": ["$awaiting", []]}, GONE, "$awaiting")}},
         ],
     )
