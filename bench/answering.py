@@ -15,6 +15,7 @@ from typing import Any
 import orjson
 from fastapi import FastAPI
 from strawberry.fastapi import BaseContext, GraphQLRouter
+from strawberry.schema.schema import StrawberryGraphQLCoreExecutionContext
 
 from app.main import create_app
 from app.settings import ServerSettings
@@ -103,7 +104,9 @@ class Answers:
         async def context() -> Any:
             return _StockContext(engine=self._engine, caller=Caller("operator"))
 
-        router: Any = GraphQLRouter(build_schema(), context_getter=context)
+        schema = build_schema()
+        schema.execution_context_class = StrawberryGraphQLCoreExecutionContext
+        router: Any = GraphQLRouter(schema, context_getter=context)
         app = FastAPI()
         app.include_router(router, prefix="/graphql")
         return app

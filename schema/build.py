@@ -6,6 +6,7 @@ from typing import Annotated, Any
 import strawberry
 from strawberry.schema.config import StrawberryConfig
 
+from schema.audit import AuditQuery, AuditSubscription
 from schema.bulk import BulkMutation, BulkQuery, BulkSubscription
 from schema.claims import ClaimMutation
 from schema.crons import Cron, CronMutation, CronQuery, CronSubscription
@@ -21,16 +22,29 @@ from schema.node import Node
 from schema.queues import QueueMutation, QueueQuery, QueueSubscription
 from schema.resolvers import nodes
 from schema.scalars import SCALARS
+from schema.search import SearchQuery
 from schema.selection import Info, heavy
 from schema.stats import StatsQuery
 from schema.workers import Worker, WorkerQuery, WorkerSubscription
+from schema.workflows import WorkflowMutation, WorkflowQuery, WorkflowRun, WorkflowSubscription
 
 __all__ = ["build_schema"]
 
 
 @strawberry.type(description="What can be asked.")
 class Query(
-    JobQuery, QueueQuery, DeadLetterQuery, WorkerQuery, BulkQuery, StatsQuery, CronQuery, FlowQuery, MetricQuery
+    JobQuery,
+    QueueQuery,
+    DeadLetterQuery,
+    WorkerQuery,
+    BulkQuery,
+    StatsQuery,
+    CronQuery,
+    FlowQuery,
+    MetricQuery,
+    AuditQuery,
+    SearchQuery,
+    WorkflowQuery,
 ):
     """The queries of every noun."""
 
@@ -40,7 +54,16 @@ class Query(
 
 
 @strawberry.type(description="What can be done.")
-class Mutation(JobMutation, BulkMutation, QueueMutation, DeadLetterMutation, ClaimMutation, CronMutation, FlowMutation):
+class Mutation(
+    JobMutation,
+    BulkMutation,
+    QueueMutation,
+    DeadLetterMutation,
+    ClaimMutation,
+    CronMutation,
+    FlowMutation,
+    WorkflowMutation,
+):
     """The mutations of every noun."""
 
 
@@ -54,6 +77,8 @@ class Subscription(
     CronSubscription,
     FlowSubscription,
     MetricSubscription,
+    AuditSubscription,
+    WorkflowSubscription,
 ):
     """The subscriptions of every noun."""
 
@@ -67,7 +92,7 @@ def build_schema(extensions: Iterable[Any] = (), *, suggestions: bool = True) ->
         Query,
         Mutation,
         Subscription,
-        types=[Job, DeadLetter, Worker, Cron],
+        types=[Job, DeadLetter, Worker, Cron, WorkflowRun],
         extensions=extensions,
         exception_handlers=HANDLERS,
         execution_context_class=Executor,

@@ -27,4 +27,5 @@ class Context:
     caller: Caller
     request_id: str = ""
     max_page: int = MAX_PAGE
+    read_only: bool = False
     memo: dict[object, Any] = field(default_factory=dict)

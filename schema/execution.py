@@ -200,9 +200,60 @@ class Executor(StrawberryGraphQLCoreExecutionContext):
             return self._awaited(grouped_field_set, values, rest)
         return _in_order(grouped_field_set, values, rest)
 
+    def complete_iterable_value(
+        self,
+        item_type: Any,
+        field_details_list: Any,
+        info: Any,
+        path: Any,
+        items: Any,
+        position_context: Any,
+    ) -> Any:
+        """The values of a list: of objects with plain fields alone in one loop, without a path and an info for each."""
+        rows = None
+        if type(items) is list and not self.get_stream_usage(field_details_list, path):
+            rows = self._rows(item_type, field_details_list, info, items)
+        if rows is not None:
+            return rows
+        return super().complete_iterable_value(item_type, field_details_list, info, path, items, position_context)
+
+    def _rows(self, item_type: Any, field_details_list: Any, info: Any, items: list[Any]) -> list[Any] | None:
+        """The objects of a list as answered; None where one of their fields, or values, needs the general way."""
+        kind = item_type.of_type if isinstance(item_type, GraphQLNonNull) else item_type
+        if not isinstance(kind, GraphQLObjectType):
+            return None
+        selected, deferred, _ = self.collect_subfields(kind, field_details_list)
+        plan = self._plan(kind, selected)
+        if deferred or plan.others:
+            return None
+        fields = [(name, *plain) for name, plain in plan.plain.items()]
+        belongs: Any = kind.is_type_of or _always
+        rows = []
+        try:
+            for item in items:
+                if belongs(item, info) is not True:
+                    return None
+                row = {}
+                for name, read, show, nullable in fields:
+                    value = read(item)
+                    if value is not None:
+                        row[name] = show(value)
+                    elif nullable:
+                        row[name] = None
+                    else:
+                        return None
+                rows.append(row)
+        except Exception:
+            return None
+        return rows
+
     @staticmethod
     async def _awaited(selected: Any, values: dict[str, Any], rest: Any) -> dict[str, Any]:
         return _in_order(selected, values, await rest)
+
+
+def _always(*_: Any) -> bool:
+    return True
 
 
 def _in_order(selected: Any, values: dict[str, Any], rest: dict[str, Any]) -> dict[str, Any]:

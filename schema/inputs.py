@@ -6,6 +6,7 @@ from typing import Any
 
 import strawberry
 
+from schema.conversion import prepared
 from schema.enums import JobEventType
 from schema.resolvers.jobs import EventFilter
 from schema.scalars import JSON
@@ -104,6 +105,7 @@ class BackoffInput:
         return Backoff(**chosen)
 
 
+@prepared
 @strawberry.input(description="A job to enqueue.")
 class EnqueueJobInput:
     """`switchtower.jobs.NewJob`."""

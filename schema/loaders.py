@@ -17,6 +17,7 @@ from switchtower.flows import Flow
 from switchtower.jobs import Job
 from switchtower.pages import Page
 from switchtower.workers import Worker
+from switchtower.workflows import WorkflowRun
 
 __all__ = [
     "ById",
@@ -32,6 +33,7 @@ __all__ = [
     "loader",
     "queue_latencies",
     "queue_throughputs",
+    "runs",
     "workers",
 ]
 
@@ -112,6 +114,12 @@ async def flows(context: Context, roots: list[str]) -> list[Flow | None]:
     """Flows by the ids of their roots."""
     found = await context.engine.flows.get_many(roots, caller=context.caller)
     return [found.get(root) for root in roots]
+
+
+async def runs(context: Context, ids: list[str]) -> list[WorkflowRun | None]:
+    """Workflow runs by id, with their steps."""
+    found = await context.engine.workflows.get_many(ids, caller=context.caller)
+    return [found.get(id) for id in ids]
 
 
 async def crons(context: Context, ids: list[str]) -> list[Cron | None]:

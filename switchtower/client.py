@@ -237,7 +237,7 @@ class Client:
     async def wait(self, id: str, timeout_seconds: float | None = None) -> dict[str, Any]:
         """The job once it is completed, failed or cancelled.
 
-        Raises NotFound, and TimeoutError when that takes longer than `timeout_seconds`.
+        Raises NotFound, also where it was removed at its end, and TimeoutError after `timeout_seconds`.
         """
         job: dict[str, Any] | None = None
         async with asyncio.timeout(timeout_seconds), aclosing(self._watch(id, shared=True)) as changes:

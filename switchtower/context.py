@@ -69,7 +69,7 @@ class Snooze(Signal):
 
 
 class Fail(Signal):
-    """Fails the job for good, whatever attempts are left; it goes to the dead letters, with this `error` where given."""
+    """Fails the job for good, whatever attempts are left; it goes to the dead letters, with `error` if given."""
 
     def __init__(self, message: str = "The handler gave up.", *, error: JobError | None = None) -> None:
         super().__init__(message)
@@ -121,7 +121,7 @@ class Channel(Protocol):
     async def children(self, context: JobContext) -> list[Job]:
         """The children of the context's job, as they are now."""
 
-    def connection(self, context: JobContext) -> tuple[Engine, Caller]:
+    def engine_and_caller(self, context: JobContext) -> tuple[Engine, Caller]:
         """The engine, and the caller as whom the job acts. Raises: ConfigurationError where there is no database."""
 
 
@@ -340,14 +340,14 @@ class JobContext:
             raise WaitForChildren
         return children
 
-    def connection(self) -> tuple[Engine, Caller]:
+    def engine_and_caller(self) -> tuple[Engine, Caller]:
         """The engine, and the caller as whom this job acts: for what drives a workflow.
 
         Raises:
             ConfigurationError: it runs without a database (`switchtower.testing.run`).
         """
         self._require_lease()
-        return self._channel.connection(self)
+        return self._channel.engine_and_caller(self)
 
     def enqueue_blocking(self, task: Any, payload: Any = None, /, **options: Any) -> Enqueued:
         """`enqueue` for a handler that runs in a thread: waits for the answer.

@@ -17,51 +17,25 @@ it never runs again.
 from __future__ import annotations
 
 import asyncio
-import contextvars
 import functools
-import inspect
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
-from contextvars import ContextVar
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from switchtower.context import Cancel, ChildFailed, Fail, JobContext, RetryAt, Signal
+from switchtower.context import ChildFailed, JobContext
 from switchtower.errors import InvalidInput
-from switchtower.execution import describe_error
 from switchtower.ids import JOB, new_id, run_id
-from switchtower.jobs import ErrorKind, Job, JobError, NewJob, fingerprint
-from switchtower.journal import UNDO, Halt, Journal, WorkflowChanged
-from switchtower.payloads import check_value
+from switchtower.jobs import Job, NewJob
+from switchtower.journal import Halt, Journal, Pause, WorkflowChanged
 from switchtower.retry import DEFAULT_BACKOFF, Backoff
-from switchtower.states import FINAL, JobState
-from switchtower.workflows import Step, StepKind, StepStatus, handler_name
+from switchtower.states import FINAL
+from switchtower.steps import StepFailed, WaitTimeout, children_ended, error_of, run_step, timeout_error
+from switchtower.workflows import RUN_ATTEMPTS, Step, StepKind, StepStatus, handler_name
 
 if TYPE_CHECKING:
     from switchtower.handlers import Task
 
-__all__ = ["RunHandle", "StepFailed", "WaitTimeout", "WorkflowChanged", "WorkflowContext", "driver"]
-
-Pause = float | timedelta | datetime
-
-_in_step: ContextVar[bool] = ContextVar("switchtower_in_step", default=False)
-
-
-class StepFailed(Exception):
-    """A step has failed for good; raised again whenever the run goes on. `error` is the last attempt's."""
-
-    def __init__(self, step: str, error: JobError) -> None:
-        super().__init__(f"Step {step!r} failed: {error.message}")
-        self.step = step
-        self.error = error
-
-
-class WaitTimeout(TimeoutError):
-    """No event came in time."""
-
-    def __init__(self, step: str) -> None:
-        super().__init__(f"Nothing came for {step!r} in time.")
-        self.step = step
+__all__ = ["RunHandle", "StepFailed", "WaitTimeout", "WorkflowChanged", "WorkflowContext"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +61,6 @@ class WorkflowContext:
 
     def __init__(self, journal: Journal) -> None:
         self._journal = journal
-        self._undo: list[tuple[str, Callable[..., Any], Any, int, Backoff]] = []
 
     @property
     def run_id(self) -> str:
@@ -137,7 +110,7 @@ class WorkflowContext:
         if max_attempts < 1:
             raise InvalidInput("max_attempts", "must be at least 1.")
         call = functools.partial(function, *args, **kwargs)
-        return self._step(self._journal.name(name), call, compensate, max_attempts, backoff)
+        return run_step(self._journal, self._journal.name(name), call, compensate, max_attempts, backoff)
 
     def sleep(self, pause: Pause, *, name: str = "sleep") -> Coroutine[Any, Any, None]:
         """Waits: seconds, a timedelta, or until a time with a zone. More than a second gives the job back, so that a
@@ -206,8 +179,8 @@ class WorkflowContext:
     async def parallel(self, *branches: Awaitable[Any] | Mapping[str, Awaitable[Any]]) -> Any:
         """Runs branches at the same time: a list of their results, or, of a mapping, {key: result}.
 
-        All branches go as far as they can. Then an error of one is raised (the first in order), or, while one waits, the
-        run is put aside. Each step in them is recorded by itself.
+        All branches go as far as they can; each step in them is recorded by itself. Then an error of one is raised (the
+        first in order), or, while one waits, the run is put aside.
         """
         if len(branches) == 1 and isinstance(branches[0], Mapping):
             keys = list(branches[0])
@@ -228,58 +201,15 @@ class WorkflowContext:
 
     # What each is.
 
-    async def _step(
-        self,
-        name: str,
-        call: Callable[[], Any],
-        compensate: Callable[[Any], Any] | None,
-        max_attempts: int,
-        backoff: Backoff,
-        kind: StepKind = StepKind.STEP,
-    ) -> Any:
-        journal = self._journal
-        row = self._recall(name, kind)
-        if row is None:
-            row = Step(name=name, kind=kind, status=StepStatus.WAITING, attempts=0, started_at=journal.now())
-        while row.status is StepStatus.WAITING:
-            if row.until is not None:
-                await journal.rest(row.until)
-                journal.require_open()
-            row = await journal.record(await self._attempt(row, call, max_attempts, backoff))
-        if row.status is StepStatus.FAILED:
-            raise StepFailed(name, _error_of(row))
-        if compensate is not None:
-            self._undo.append((name, compensate, row.result, max_attempts, backoff))
-        return row.result
-
-    async def _attempt(self, row: Step, call: Callable[[], Any], max_attempts: int, backoff: Backoff) -> Step:
-        """One attempt at a step, as its next row."""
-        attempts = row.attempts + 1
-        row = replace(row, attempts=attempts, until=None)
-        try:
-            result = _as_json(await _called(call))
-            check_value(f"result of step {row.name!r}", result, limit=self._journal.engine.payload_limit)
-        except Cancel:
-            raise
-        except Exception as error:
-            described = describe_error(error)
-            if attempts >= max_attempts or isinstance(error, (Fail, InvalidInput)):
-                return replace(row, status=StepStatus.FAILED, error=described)
-            until = self._until(timedelta(milliseconds=backoff.wait_ms(attempts)))
-            if isinstance(error, RetryAt):
-                until = self._until(error.when)
-            return replace(row, error=described, until=until)
-        return replace(row, status=StepStatus.COMPLETED, result=result, error=None)
-
     async def _sleep(self, name: str, pause: Pause) -> None:
-        row = self._recall(name, StepKind.SLEEP)
+        row = self._journal.recall(name, StepKind.SLEEP)
         if row is None:
             row = Step(
                 name=name,
                 kind=StepKind.SLEEP,
                 status=StepStatus.WAITING,
                 started_at=self._journal.now(),
-                until=self._until(pause),
+                until=self._journal.moment(pause),
             )
             row = await self._journal.record(row)
         if row.status is StepStatus.WAITING:
@@ -288,10 +218,10 @@ class WorkflowContext:
             await self._journal.record(replace(row, status=StepStatus.COMPLETED))
 
     async def _wait(
-        self, name: str, events: tuple[str, ...], match: Mapping[str, Any] | None, timeout: Pause | None
+        self, name: str, events: tuple[str, ...], match: Mapping[str, Any] | None, limit: Pause | None
     ) -> tuple[str, Any]:
         journal = self._journal
-        row = self._recall(name, StepKind.WAIT)
+        row = self._journal.recall(name, StepKind.WAIT)
         if row is None:
             conditions = journal.engine.workflows.conditions(dict(match or {}))
             row = Step(
@@ -299,7 +229,7 @@ class WorkflowContext:
                 kind=StepKind.WAIT,
                 status=StepStatus.WAITING,
                 started_at=journal.now(),
-                until=None if timeout is None else self._until(timeout),
+                until=None if limit is None else self._journal.moment(limit),
                 events=events,
                 match=conditions,
             )
@@ -310,7 +240,7 @@ class WorkflowContext:
         if row.status is StepStatus.WAITING and not await self._consumed(row):
             if row.until is None or row.until > journal.now():
                 raise journal.suspend(row.until, events=True)
-            await journal.record(replace(row, status=StepStatus.FAILED, error=_timeout_error(name)))
+            await journal.record(replace(row, status=StepStatus.FAILED, error=timeout_error(name)))
         row = journal.rows[name]
         if row.status is StepStatus.FAILED:
             raise WaitTimeout(name)
@@ -329,7 +259,7 @@ class WorkflowContext:
 
     async def _child(self, name: str, target: Task[..., Any] | str, inputs: list[Any], kind: StepKind) -> Any:
         journal = self._journal
-        row = self._recall(name, kind)
+        row = self._journal.recall(name, kind)
         if row is None:
             jobs = [(new_id(JOB), job) for job in await self._jobs(target, inputs)]
             ids = tuple(id for id, _ in jobs)
@@ -347,14 +277,14 @@ class WorkflowContext:
                 await journal.enqueue([(id, news[id]) for id in lost], linked=True)
             if lost or any(job.state not in FINAL for job in found.values()):
                 raise journal.suspend(children=True)
-            row = await journal.record(self._ended(row, found))
+            row = await journal.record(children_ended(row, found))
         if row.status is StepStatus.FAILED:
-            raise ChildFailed(_error_of(row).message)
+            raise ChildFailed(error_of(row).message)
         return row.result[0] if kind is StepKind.CHILD else row.result
 
     async def _spawn(self, name: str, target: Task[..., Any] | str, input: Any) -> RunHandle:
         journal = self._journal
-        row = self._recall(name, StepKind.SPAWN)
+        row = self._journal.recall(name, StepKind.SPAWN)
         if row is None or row.status is StepStatus.WAITING:
             (job,) = await self._jobs(target, [input])
             if row is None:
@@ -377,7 +307,7 @@ class WorkflowContext:
 
     async def _await_spawned(self, name: str, id: str) -> Any:
         journal = self._journal
-        row = self._recall(name, StepKind.CHILD)
+        row = self._journal.recall(name, StepKind.CHILD)
         if row is None or row.status is StepStatus.WAITING:
             found = await self._read((id,))
             if id in found and found[id].state not in FINAL:
@@ -399,9 +329,9 @@ class WorkflowContext:
                 started_at=journal.now(),
                 children=(id,),
             )
-            row = await journal.record(self._ended(row, found))
+            row = await journal.record(children_ended(row, found))
         if row.status is StepStatus.FAILED:
-            raise ChildFailed(_error_of(row).message)
+            raise ChildFailed(error_of(row).message)
         return row.result[0]
 
     async def _read(self, ids: Sequence[str]) -> dict[str, Job]:
@@ -410,17 +340,6 @@ class WorkflowContext:
             lambda: jobs.get_many(ids, caller=self._journal.caller, with_=frozenset({"result"}))
         )
 
-    def _ended(self, row: Step, found: Mapping[str, Job]) -> Step:
-        """The row of children that have all ended."""
-        broken = [id for id in row.children if id not in found or found[id].state is not JobState.COMPLETED]
-        if not broken:
-            return replace(row, status=StepStatus.COMPLETED, result=[found[id].result for id in row.children])
-        message = "; ".join(_reason(id, found.get(id)) for id in broken[:5])
-        if len(broken) > 5:
-            message += f"; and {len(broken) - 5} more"
-        error = JobError(ErrorKind.DEPENDENCY, "ChildFailed", message, None, fingerprint("ChildFailed", "", row.name))
-        return replace(row, status=StepStatus.FAILED, error=error)
-
     async def _jobs(self, target: Task[..., Any] | str, inputs: Sequence[Any]) -> list[NewJob]:
         """The jobs of children, checked: what cannot be stored must be told before anybody waits for it."""
         job = self._journal.context.job
@@ -428,7 +347,7 @@ class WorkflowContext:
             name = await self._journal.ask(lambda: self._newest(target))
             queue = job.queue
             news = [
-                NewJob(name=handler_name(*name), workflow=name, payload=input, queue=queue, max_attempts=100)
+                NewJob(name=handler_name(*name), workflow=name, payload=input, queue=queue, max_attempts=RUN_ATTEMPTS)
                 for input in inputs
             ]
         else:
@@ -445,149 +364,6 @@ class WorkflowContext:
             raise InvalidInput("workflow", f"no live worker has {workflow[:100]!r}.")
         return workflow, versions[-1]
 
-    def _recall(self, name: str, kind: StepKind) -> Step | None:
-        if _in_step.get():
-            raise RuntimeError(f"{name!r} is inside of a step, and a step has no steps: use a child workflow.")
-        return self._journal.recall(name, kind)
-
-    def _until(self, pause: Pause) -> datetime:
-        if isinstance(pause, datetime):
-            if pause.tzinfo is None:
-                raise InvalidInput("until", "needs a time zone.")
-            return pause
-        try:
-            return self._journal.now() + (pause if isinstance(pause, timedelta) else timedelta(seconds=pause))
-        except (OverflowError, ValueError):
-            raise InvalidInput("pause", "is longer than time is.") from None
-
-    # Saga.
-
-    async def _compensate(self, error: BaseException) -> JobError:
-        """Undoes what was done, the last first; returns what the run fails with."""
-        journal = self._journal
-        journal.reopen()
-        why = journal.rows.get(UNDO)
-        if why is None:
-            cause = _cause(error)
-            if not self._undo:
-                return cause
-            journal.compensating = True
-            row = Step(
-                name=UNDO,
-                kind=StepKind.COMPENSATE,
-                status=StepStatus.COMPLETED,
-                error=cause,
-                started_at=journal.now(),
-            )
-            why = await journal.record(row)
-        place = {name: position for position, name in enumerate(journal.rows)}
-        for name, compensate, result, attempts, backoff in sorted(
-            self._undo, key=lambda entry: place[entry[0]], reverse=True
-        ):
-            call = functools.partial(compensate, result)
-            try:
-                await self._step(f"{UNDO}:{name}", call, None, attempts, backoff, StepKind.COMPENSATE)
-            except StepFailed as failure:
-                self.log(f"The compensation of {name!r} failed: {failure.error.message}", level="error")
-        return _error_of(why)
-
-
-def driver(function: Callable[..., Coroutine[Any, Any, Any]]) -> Callable[..., Coroutine[Any, Any, Any]]:
-    """The handler that drives runs of a workflow's function: resumes, halts, compensates."""
-
-    @functools.wraps(function)
-    async def drive(context: JobContext, **arguments: Any) -> Any:
-        engine, caller = context.connection()
-        run = await engine.workflows.resume(context.id, context.lease_token)
-        journal = Journal(context, engine, caller, run)
-        workflow = WorkflowContext(journal)
-        failure: BaseException | None = None
-        try:
-            result = await function(workflow, **arguments)
-            if not journal.halted:
-                journal.finish()
-        except BaseException as error:
-            failure = error
-        journal.close()
-        if isinstance(failure, (asyncio.CancelledError, GeneratorExit)):
-            raise failure
-        if journal.halted:
-            raise journal.ending() from None
-        if failure is None and not journal.compensating:
-            return result
-        if isinstance(failure, Signal) and not isinstance(failure, Fail):
-            raise failure
-        if failure is not None and not isinstance(failure, (Exception, Halt)):
-            raise failure
-        try:
-            error = await workflow._compensate(failure or Halt())
-        except Halt:
-            raise journal.ending() from None
-        raise Fail(error.message, error=error)
-
-    signature = _signature(function)
-    first, *others = signature.parameters.values()
-    drive.__signature__ = signature.replace(  # type: ignore[attr-defined]
-        parameters=[first.replace(name="ctx", annotation=JobContext), *others]
-    )
-    return drive
-
-
-def _signature(function: Callable[..., Any]) -> inspect.Signature:
-    try:
-        return inspect.signature(function, eval_str=True)
-    except Exception:
-        # A name that only type checkers import: the annotations stay text, and are not checked.
-        return inspect.signature(function)
-
-
-async def _called(call: Callable[[], Any]) -> Any:
-    """A step's function: awaited if it is a coroutine function's, else in a thread."""
-    function = call.func if isinstance(call, functools.partial) else call
-    token = _in_step.set(True)
-    try:
-        if inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(getattr(function, "__call__", None)):
-            return await call()
-        variables = contextvars.copy_context()
-        result = await asyncio.get_running_loop().run_in_executor(None, variables.run, _contained, call)
-        return await result if inspect.isawaitable(result) else result
-    finally:
-        _in_step.reset(token)
-
-
-def _contained(call: Callable[[], Any]) -> Any:
-    try:
-        return call()
-    except StopIteration as error:
-        # A future refuses this one exception, and would never be done.
-        raise RuntimeError("The step raised StopIteration.") from error
-
-
-def _as_json(value: Any) -> Any:
-    from pydantic_core import PydanticSerializationError, to_jsonable_python
-
-    try:
-        return to_jsonable_python(value, inf_nan_mode="constants")
-    except (PydanticSerializationError, ValueError) as error:
-        raise InvalidInput("result", f"has no JSON form: {error}.") from None
-
-
-def _cause(error: BaseException) -> JobError:
-    """What a run fails with: a step's own error, told by the step's name."""
-    if isinstance(error, StepFailed):
-        return replace(error.error, message=str(error), kind=ErrorKind.EXCEPTION)
-    if isinstance(error, ChildFailed):
-        return describe_error(error, ErrorKind.DEPENDENCY)
-    return describe_error(error, ErrorKind.FATAL if isinstance(error, Fail) else ErrorKind.EXCEPTION)
-
-
-def _error_of(row: Step) -> JobError:
-    return row.error or JobError(ErrorKind.EXCEPTION, "Error", "no reason was recorded")
-
-
-def _timeout_error(name: str) -> JobError:
-    return JobError(ErrorKind.TIMEOUT, "WaitTimeout", f"Nothing came for {name!r} in time.", None, "")
-
 
 def _arguments(target: Task[..., Any], input: Any) -> dict[str, Any]:
     if input is None:
@@ -599,10 +375,3 @@ def _arguments(target: Task[..., Any], input: Any) -> dict[str, Any]:
 
 def _label(target: Task[..., Any] | str) -> str:
     return target if isinstance(target, str) else target.name.partition("#")[0]
-
-
-def _reason(id: str, job: Job | None) -> str:
-    if job is None:
-        return f"{id} was removed"
-    detail = f": {job.error.message[:500]}" if job.error else ""
-    return f"{id} ({job.name}) is {job.state}{detail}"

@@ -33,7 +33,9 @@ class Topic(StrEnum):
     DEAD_LETTER = "dead_letter"
     WORKER = "worker"
     BULK = "bulk"
+    AUDIT = "audit"
     CRON = "cron"
+    KEY = "key"
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +44,7 @@ class Event:
 
     For jobs, `type` is the transition's name (`switchtower.states`); `progress` has its value in `data["progress"]`,
     `log` its lines in `data["lines"]`. `from_state` and `to_state` differ only when the state changed; `to_state` is
-    `removed` for a removal. `data` holds what only some types have: `ms` (run time), `wait_ms` (time spent waiting),
+    `removed` for a removal. `source` is there where somebody asked for it: the surface that they used. `data` holds what only some types have: `ms` (run time), `wait_ms` (time spent waiting),
     `worker`, `error`, `removed`.
     """
 
@@ -62,6 +64,7 @@ class Event:
     group: str | None = None
     parent_id: str | None = None
     flow_id: str | None = None
+    source: str | None = None
     tags: tuple[str, ...] = ()
     data: dict[str, Any] = field(default_factory=dict)
     clock: int = 0
@@ -119,6 +122,7 @@ class Subscription:
         self._bytes = 0
         self._ready = asyncio.Event()
         self._closed = False
+        self._seen = ""
         self.cursor = after or hub.cursor
 
     async def __aenter__(self) -> AsyncIterator[Event | Gap]:
@@ -154,7 +158,7 @@ class Subscription:
         return items
 
     def _offer(self, event: Event) -> None:
-        if not self._match(event):
+        if event.cursor <= self._seen or not self._match(event):
             return
         self._bytes += _weight(event)
         if len(self._items) >= self._limit or self._bytes > self._limit_bytes:
@@ -313,6 +317,8 @@ class EventHub:
             if position >= self._floor:
                 missed = self._behind(position)
                 if not missed:
+                    # A hub that is behind the one that gave the cursor must not tell twice.
+                    subscription._seen = position
                     self._live.add(subscription)
                     return
             else:

@@ -90,7 +90,7 @@ def _signalled(outcome: Outcome, signal: Signal, now: datetime) -> Outcome:
         case Fail():
             outcome.kind = K.BURY
             kind = ErrorKind.DEPENDENCY if isinstance(signal, ChildFailed) else ErrorKind.FATAL
-            outcome.error = describe_error(signal, kind)
+            outcome.error = signal.error or describe_error(signal, kind)
         case _:
             outcome.error = describe_error(signal)
     return outcome

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, Self, Ty
 from switchtower.arguments import Arguments
 from switchtower.callers import Caller
 from switchtower.context import JobContext
-from switchtower.durable import driver
+from switchtower.driving import driver
 from switchtower.errors import ConfigurationError, SwitchtowerError
 from switchtower.jobs import ChildFailure, Enqueued, JobError, NewJob
 from switchtower.options import EnqueueOptions, job_fields

@@ -14,7 +14,9 @@ import uuid
 from typeid import TypeID
 
 __all__ = [
+    "API_KEY",
     "ATTEMPT",
+    "AUDIT",
     "BULK",
     "CRON",
     "DEAD_LETTER",
@@ -35,6 +37,8 @@ WORKER = "wkr"
 CRON = "cron"
 RUN = "run"
 BULK = "bulk"
+AUDIT = "aud"
+API_KEY = "key"
 ATTEMPT = "att"
 
 

@@ -9,24 +9,29 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import replace
-from datetime import datetime
-from typing import TYPE_CHECKING, TypeVar
+from contextvars import ContextVar
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from switchtower.context import Fail, JobContext, Snooze, Stop, WaitForChildren
 from switchtower.errors import InvalidInput, LeaseLost, StoreUnavailable
 from switchtower.failpoints import die_at
 from switchtower.jobs import NewJob
 from switchtower.payloads import check_text
+from switchtower.retry import Backoff
 from switchtower.workflows import MAX_STEPS, RunState, Step, StepKind, StepStatus, WorkflowRun
 
 if TYPE_CHECKING:
     from switchtower.callers import Caller
     from switchtower.engine import Engine
 
-__all__ = ["UNDO", "Halt", "Journal", "WorkflowChanged"]
+__all__ = ["UNDO", "Halt", "Journal", "Pause", "Undo", "WorkflowChanged", "in_step"]
 
 T = TypeVar("T")
+Pause = float | timedelta | datetime
+
+in_step: ContextVar[bool] = ContextVar("switchtower_in_step", default=False)
 
 UNDO = "compensate"
 """The name of the row that says why a run compensates; with ":" and a step's name, that of the step's compensation."""
@@ -53,6 +58,16 @@ class Halt(BaseException):
         self.others: Sequence[Halt] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class Undo:
+    """How a step that has completed is compensated."""
+
+    step: str
+    call: Callable[[], Any]
+    max_attempts: int
+    backoff: Backoff
+
+
 class WorkflowChanged(Fail):
     """Fails the run: the function's steps are not the ones that it recorded. Give a changed workflow a new version."""
 
@@ -74,6 +89,7 @@ class Journal:
         self._asked: Counter[str] = Counter()
         self._fault: BaseException | None = None
         self._halts: list[Halt] = []
+        self.undo: list[Undo] = []
         self._closed = False
 
     @property
@@ -84,6 +100,17 @@ class Journal:
     def now(self) -> datetime:
         """The database's time."""
         return self.engine.clock.now()
+
+    def moment(self, pause: Pause) -> datetime:
+        """When a pause from now ends. Raises: InvalidInput."""
+        if isinstance(pause, datetime):
+            if pause.tzinfo is None:
+                raise InvalidInput("until", "needs a time zone.")
+            return pause
+        try:
+            return self.now() + (pause if isinstance(pause, timedelta) else timedelta(seconds=pause))
+        except (OverflowError, ValueError):
+            raise InvalidInput("pause", "is longer than time is.") from None
 
     # Names.
 
@@ -105,6 +132,8 @@ class Journal:
 
         Raises: Halt when the run cannot go on here, also for a step that does not fit what was recorded.
         """
+        if in_step.get():
+            raise RuntimeError(f"{name!r} is inside of a step, and a step has no steps: use a child workflow.")
         self.require_open()
         row = self.rows.get(name)
         if row is not None and row.kind is not kind:
@@ -200,7 +229,8 @@ class Journal:
         """Ends the run: its code is another one."""
         return self.fail(
             WorkflowChanged(
-                f"The code of workflow {self.run.workflow!r} version {self.run.version} changed under this run: {what}. "
+                f"The code of workflow {self.run.workflow!r} version {self.run.version} changed under this run: "
+                f"{what}. "
                 f"Keep version {self.run.version} as it was, beside a new one: "
                 f"@app.workflow(version={self.run.version + 1})."
             )

@@ -142,17 +142,18 @@ class Maintenance:
                         if gap is not None:
                             log.warning("recounting: %s", gap.reason)
                             await hub.start()
+                            await upkeep.relay_unseen(after=seen, until=hub.cursor)
                             pending, seen = [], hub.cursor
                             counted = await upkeep.recount(reached=seen)
                             continue
-                        pending += [item for item in arrived if isinstance(item, Event) and item.clock > counted]
+                        pending += [item for item in arrived if isinstance(item, Event)]
                         if len(pending) < FOLD_EVENTS and time.monotonic() - committed < FOLD_SECONDS:
                             continue
                     reached = pending[-1].cursor if pending else (hub.cursor if subscription.caught_up else seen)
                     idle = not pending and time.monotonic() - committed < 30
                     if reached == seen or idle:
                         continue
-                    if not await upkeep.fold(pending, reached=reached, seen=seen):
+                    if not await upkeep.fold(pending, reached=reached, seen=seen, counted=counted):
                         log.info("another process folds now")
                         return
                     pending, seen, committed = [], reached, time.monotonic()

@@ -134,7 +134,7 @@ class _ToParent:
     async def children(self, context: JobContext) -> list[Job]:
         raise RuntimeError("A CPU-bound handler cannot read its children: let the job that waits for them be async.")
 
-    def connection(self, context: JobContext) -> tuple[Engine, Caller]:
+    def engine_and_caller(self, context: JobContext) -> tuple[Engine, Caller]:
         raise RuntimeError("A CPU-bound handler has no connection to the database.")
 
     def finish(self, context: JobContext) -> None:

@@ -85,7 +85,7 @@ class _Recorder:
     async def children(self, context: JobContext) -> list[Job]:
         return self.children_given
 
-    def connection(self, context: JobContext) -> tuple[Engine, Caller]:
+    def engine_and_caller(self, context: JobContext) -> tuple[Engine, Caller]:
         raise ConfigurationError("A workflow runs on a database: test it with `testing.worker(app)`.")
 
 

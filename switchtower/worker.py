@@ -140,7 +140,7 @@ class Worker:
         if self.app.crons:
             await declare(self.app, engine)
         registered_at = time.monotonic()
-        await engine.workers.register(self._info())
+        await engine.workers.register(self._info(), anew=True)
         self._keeper = self._keep_lease(registered_at)
         self._prepare(engine)
         self._keeper.start()
@@ -181,7 +181,7 @@ class Worker:
         """Stores a child of a running job. Raises LeaseLost when the job is not this worker's any more."""
         new = self.app.new_job(task, payload, options)
         job = context.job
-        _, caller = self.connection(context)
+        _, caller = self.engine_and_caller(context)
         if context.ended or self._keeper.gone:
             raise LeaseLost(job.id)
         return await self._engine.jobs.enqueue(new, caller=caller, lease=job.token)
@@ -191,7 +191,7 @@ class Worker:
         job = context.job
         return await self._engine.flows.children(job.id, caller=Caller(f"worker:{self.id}", org=job.org or None))
 
-    def connection(self, context: JobContext) -> tuple[Engine, Caller]:
+    def engine_and_caller(self, context: JobContext) -> tuple[Engine, Caller]:
         """The engine, and the caller as whom a running job acts."""
         job = context.job
         return self._engine, Caller(f"worker:{self.id}", org=job.org or None, app=job.app, source="worker")

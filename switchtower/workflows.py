@@ -92,12 +92,13 @@ class Step:
 
 @dataclass(slots=True, kw_only=True)
 class NewRun:
-    """A run to be started. `version` is the newest that a live worker has when it is None."""
+    """A run to be started. Without a `version` it is the newest that a live worker has, without a `queue` one that such
+    a worker serves."""
 
     workflow: str
     input: Any = None
     version: int | None = None
-    queue: str = "default"
+    queue: str | None = None
     priority: int = 0
     max_attempts: int = RUN_ATTEMPTS
     run_id: str | None = None

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator
 
 from schema.context import Context
+from schema.resolvers.auditing import audited
 from schema.resolvers.bounds import check_filter
 from schema.resolvers.streams import changes
 from switchtower.engine import BulkOperation
@@ -16,6 +17,7 @@ __all__ = ["get", "start", "watch"]
 REFRESH_SECONDS = 1.0
 
 
+@audited(lambda given: f"bulk.{given['verb']}")
 async def start(context: Context, verb: str, filter: JobFilter, *, dry_run: bool = False) -> BulkOperation:
     """Starts `cancel`, `retry`, `promote` or `remove` of every job that matches now; `dry_run` only counts them.
 

@@ -7,6 +7,7 @@ from datetime import datetime
 from typing import Any
 
 from schema.context import Context
+from schema.resolvers.auditing import audited
 from schema.resolvers.bounds import Listing, Window, bounded
 from schema.resolvers.streams import follow
 from switchtower.crons import Cron, NewCron
@@ -33,27 +34,32 @@ async def page(context: Context, part: Window) -> Listing[Cron]:
     return Listing(found, lambda: context.engine.crons.count(caller=context.caller))
 
 
+@audited("cron.create")
 async def create(context: Context, new: NewCron) -> Cron:
     """Creates a cron; the same one again is harmless. Raises InvalidInput, Conflict (its name means another)."""
     return await context.engine.crons.create(new, caller=context.caller)
 
 
+@audited("cron.update", target="id")
 async def update(context: Context, id: str, given: Mapping[str, Any]) -> Cron:
     """Changes what is given. Raises NotFound, InvalidInput, Conflict."""
     return await context.engine.crons.update(id, given, caller=context.caller)
 
 
+@audited(lambda given: "cron.enable" if given["on"] else "cron.disable", target="id")
 async def switch(context: Context, id: str, *, on: bool) -> Cron:
     """Enables or disables a cron; idempotent. Raises NotFound."""
     crons = context.engine.crons
     return await (crons.enable if on else crons.disable)(id, caller=context.caller)
 
 
+@audited("cron.delete", target="id")
 async def delete(context: Context, id: str) -> Cron:
     """Deletes a cron for good, and answers with it as it was. Raises NotFound."""
     return await context.engine.crons.delete(id, caller=context.caller)
 
 
+@audited("cron.trigger", target="id")
 async def trigger(context: Context, id: str, *, idempotency_key: str | None = None) -> Enqueued:
     """Enqueues the cron's job now, beside its slots. Raises NotFound, InvalidInput."""
     if idempotency_key is not None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Sequence
 
 from schema.context import Context
+from schema.resolvers.auditing import audited
 from schema.resolvers.bounds import MAX_TEXT, Listing, Window, bounded, check_ids, check_values
 from schema.resolvers.streams import follow
 from switchtower.engine import DeadLetter, DeadLetterFilter
@@ -37,6 +38,7 @@ async def count(context: Context, filter: DeadLetterFilter) -> Count:
     return await context.engine.dead_letters.count(filter, caller=context.caller)
 
 
+@audited("dead_letter.replay", target="id")
 async def replay(context: Context, id: str, *, idempotency_key: str | None = None) -> Enqueued:
     """Enqueues the job again as a new one; the dead letter stays and names it. The same key gives the same job.
 
@@ -48,6 +50,7 @@ async def replay(context: Context, id: str, *, idempotency_key: str | None = Non
     return await context.engine.dead_letters.replay(id, caller=context.caller, idempotency_key=idempotency_key)
 
 
+@audited("dead_letter.replay")
 async def replay_all(context: Context, filter: DeadLetterFilter) -> tuple[int, list[SwitchtowerError]]:
     """Replays the dead letters that match and were not replayed yet; answers with how many, and what went wrong.
 
@@ -58,12 +61,14 @@ async def replay_all(context: Context, filter: DeadLetterFilter) -> tuple[int, l
     return len(replayed), errors
 
 
+@audited("dead_letter.remove")
 async def remove(context: Context, ids: Sequence[str]) -> int:
     """Deletes dead letters; answers with how many there were. Raises InvalidInput."""
     check_ids("ids", ids)
     return await context.engine.dead_letters.remove(ids, caller=context.caller) if ids else 0
 
 
+@audited("dead_letter.purge")
 async def purge(context: Context, *, older_than_ms: int) -> int:
     """Deletes the dead letters that failed longer ago than this; answers with how many. Raises InvalidInput."""
     bounded("olderThanMs", older_than_ms, 0, CENTURY_MS)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Sequence
 
 from schema.context import Context
+from schema.resolvers.auditing import audited
 from schema.resolvers.bounds import Listing, Window
 from schema.resolvers.streams import changes_where
 from switchtower.engine import BulkOperation
@@ -39,11 +40,13 @@ async def page(context: Context, states: Sequence[JobState] | None, part: Window
     return Listing(found, lambda: context.engine.jobs.count(filter, caller=context.caller))
 
 
+@audited("flow.cancel", job_id="id")
 async def cancel(context: Context, id: str) -> BulkOperation:
     """Cancels what is open of a flow. Raises NotFound, InvalidTransition."""
     return await context.engine.flows.cancel(id, caller=context.caller)
 
 
+@audited("flow.retry", job_id="id")
 async def retry(context: Context, id: str) -> Flow:
     """Runs what failed or was cancelled again. Raises NotFound, InvalidTransition, Conflict."""
     return await context.engine.flows.retry(id, caller=context.caller)

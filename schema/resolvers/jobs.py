@@ -6,6 +6,7 @@ from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass, replace
 
 from schema.context import Context
+from schema.resolvers.auditing import audited
 from schema.resolvers.bounds import Listing, Window, check_filter, check_ids, check_values
 from schema.resolvers.streams import changes, follow
 from switchtower.engine import Blockage, ErrorCluster, JobOrder
@@ -124,11 +125,13 @@ async def enqueue_many(
     return [next(answers) if isinstance(new, NewJob) else new for new in news]
 
 
+@audited("job.cancel", job_id="id")
 async def cancel(context: Context, id: str) -> Job:
     """Cancels an open job now; asks the handler of an active one to stop. Raises NotFound, InvalidTransition."""
     return await context.engine.jobs.cancel(id, caller=context.caller)
 
 
+@audited("job.retry", job_id="id")
 async def retry(context: Context, id: str) -> Job:
     """Makes a job that ended, or that waits for a later time, run again now.
 
@@ -138,16 +141,19 @@ async def retry(context: Context, id: str) -> Job:
     return await context.engine.jobs.retry(id, caller=context.caller)
 
 
+@audited("job.promote", job_id="id")
 async def promote(context: Context, id: str) -> Job:
     """Makes a scheduled or retrying job due now. Raises NotFound, InvalidTransition."""
     return await context.engine.jobs.promote(id, caller=context.caller)
 
 
+@audited("job.remove", job_id="id")
 async def remove(context: Context, id: str, *, force: bool = False) -> Job:
     """Deletes a job, an active one only with `force`; answers with it as it was. Raises NotFound, InvalidTransition."""
     return await context.engine.jobs.remove(id, caller=context.caller, force=force)
 
 
+@audited("job.update", job_id="id")
 async def update(context: Context, id: str, change: JobUpdate) -> Job:
     """Changes a job that is not active. Raises InvalidInput, NotFound, InvalidTransition."""
     if change.is_empty:

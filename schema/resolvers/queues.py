@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncGenerator, Sequence
 
 from schema.context import Context
+from schema.resolvers.auditing import audited
 from schema.resolvers.bounds import bounded, check_values
 from schema.resolvers.streams import follow
 from switchtower.engine import GroupCount, Queue
@@ -35,24 +36,28 @@ async def groups(context: Context, name: str) -> list[GroupCount]:
     return await context.engine.queues.groups(name, caller=context.caller)
 
 
+@audited("queue.pause", queue="name")
 async def pause(context: Context, name: str, *, job_name: str | None = None) -> Queue:
     """From now on nothing of the queue starts (of one job name: nothing with that name). Raises InvalidInput."""
     _check_names(name, job_name)
     return await context.engine.queues.pause(name, caller=context.caller, job_name=job_name)
 
 
+@audited("queue.resume", queue="name")
 async def resume(context: Context, name: str, *, job_name: str | None = None) -> Queue:
     """Ends such a pause. Raises InvalidInput."""
     _check_names(name, job_name)
     return await context.engine.queues.resume(name, caller=context.caller, job_name=job_name)
 
 
+@audited("queue.drain", queue="name")
 async def drain(context: Context, name: str) -> int:
     """Removes the queue's jobs that have not begun; answers with how many. Raises NotFound."""
     await _known(context, name)
     return await context.engine.queues.drain(name, caller=context.caller)
 
 
+@audited("queue.clean", queue="name")
 async def clean(context: Context, name: str, state: JobState, *, grace_ms: int = 0, limit: int = 10_000) -> int:
     """Removes the queue's jobs of one state that are older than the grace; answers with how many.
 
@@ -65,6 +70,7 @@ async def clean(context: Context, name: str, state: JobState, *, grace_ms: int =
     return await context.engine.queues.clean(name, state, grace_ms=grace_ms, caller=context.caller, limit=limit)
 
 
+@audited("queue.obliterate", queue="name")
 async def obliterate(context: Context, name: str, *, force: bool = False) -> int:
     """Removes the queue with all of its jobs, active ones only with `force`; answers with how many jobs.
 

@@ -97,4 +97,6 @@ async def _enqueue(client: Any, name: str, payload: Any, options: dict[str, Any]
     job = await follow(client, handle.id, as_json=as_json)
     if not as_json:
         print_text(outcome_text(job))
-    return outcome_code(job)
+    # A failure would have stayed to be seen, unless that was to be removed too.
+    kept = not options.get("remove_on_fail")
+    return outcome_code(job, removed_means_completed=bool(options.get("remove_on_complete")) and kept)

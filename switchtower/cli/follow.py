@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import aclosing, contextmanager, nullcontext, suppress
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from switchtower.cli.documents import WATCH_JOB, WHY
 from switchtower.cli.output import EXIT_REFUSED, console, note, print_json_line, print_text, shown, state_style
@@ -21,12 +21,14 @@ if TYPE_CHECKING:
 __all__ = ["FINAL", "follow", "log_text", "new_lines", "outcome_code", "outcome_text", "progress_text"]
 
 FINAL = frozenset({"COMPLETED", "FAILED", "CANCELLED"})
+REMOVED = "REMOVED"
 IDLE = frozenset({"WAITING", "SCHEDULED", "BLOCKED"})
 PATIENCE_SECONDS = 2.0
 
 
 async def follow(client: Client, id: str, *, as_json: bool = False, logs_only: bool = False) -> dict[str, Any]:
-    """Shows a job until it is final and returns it: a live bar on a terminal, lines elsewhere.
+    """Shows a job until it is final and returns it: a live bar on a terminal, lines elsewhere. Its state is `REMOVED`
+    where it was removed before its end could be read.
 
     With `as_json` each change is one line of JSON; with `logs_only` only its log lines are shown. A job that does not
     start for a while is explained on standard error. Raises NotFound.
@@ -41,9 +43,10 @@ async def follow(client: Client, id: str, *, as_json: bool = False, logs_only: b
             async for data in stream:
                 if data is None:
                     continue
+                if data["job"] is None:
+                    # Only a job that was never there is an error: one that is gone may have been removed at its end.
+                    return {**job, "state": REMOVED} if job is not None else _missing(id)
                 job = data["job"]
-                if job is None:
-                    raise NotFound("Job", id)
                 if job["state"] not in IDLE:
                     started.set()
                 fresh = new_lines(lines, job["logs"])
@@ -60,9 +63,7 @@ async def follow(client: Client, id: str, *, as_json: bool = False, logs_only: b
                     display.update(_bar(job))
                 elif not logs_only and said != (said := _line(job)):
                     print_text(said)
-    if job is None:
-        raise NotFound("Job", id)
-    return job
+    return job if job is not None else _missing(id)
 
 
 def new_lines(seen: Sequence[dict[str, Any]], now: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -86,8 +87,10 @@ def outcome_text(job: dict[str, Any]) -> str:
     return text if job["result"] is None else f"{text}\n{shown(job['result'])}"
 
 
-def outcome_code(job: dict[str, Any]) -> int:
+def outcome_code(job: dict[str, Any], *, removed_means_completed: bool = False) -> int:
     """The exit code that a job's end gives."""
+    if job["state"] == REMOVED:
+        return 0 if removed_means_completed else EXIT_REFUSED
     return 0 if job["state"] == "COMPLETED" else EXIT_REFUSED
 
 
@@ -104,6 +107,10 @@ def log_text(line: dict[str, Any]) -> str:
     at = datetime.fromisoformat(line["at"]).astimezone().strftime("%H:%M:%S.%f")[:-3]
     level = "" if line["level"] == "info" else f"{line['level'].upper()} "
     return f"  {at} {level}{shown(line['line'])}"
+
+
+def _missing(id: str) -> NoReturn:
+    raise NotFound("Job", id)
 
 
 def _progress(progress: Any) -> tuple[float | None, str]:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import secrets
 import socket
+from collections.abc import Sequence
 
 from switchtower.clock import DatabaseClock
+from switchtower.engine.audit import Audit
 from switchtower.engine.blockages import Blockage, BlockageKind, Blockages
 from switchtower.engine.bulk import Bulk, BulkOperation
 from switchtower.engine.claims import Claims
@@ -15,8 +17,10 @@ from switchtower.engine.dead_letters import DeadLetter, DeadLetterFilter, DeadLe
 from switchtower.engine.effects import Effects
 from switchtower.engine.flows import Flows
 from switchtower.engine.jobs import ErrorCluster, JobOrder, Jobs
+from switchtower.engine.keys import Keys
 from switchtower.engine.metrics import Metrics
 from switchtower.engine.queues import GroupCount, Queue, Queues
+from switchtower.engine.search import Found, Search, SearchType, checked_paths
 from switchtower.engine.stats import Stats, Totals
 from switchtower.engine.upkeep import Retention, Upkeep
 from switchtower.engine.workers import Workers
@@ -39,10 +43,12 @@ __all__ = [
     "Engine",
     "ErrorCluster",
     "Finding",
+    "Found",
     "GroupCount",
     "JobOrder",
     "Queue",
     "Retention",
+    "SearchType",
     "Totals",
 ]
 
@@ -54,27 +60,38 @@ class Engine:
     """A connection to the queue. Make one per process and event loop with `Engine.connect`, and close it."""
 
     def __init__(
-        self, store: Store, *, url: str, payload_limit: int, retention: Retention, metrics: bool = True
+        self,
+        store: Store,
+        *,
+        url: str,
+        payload_limit: int,
+        retention: Retention,
+        metrics: bool = True,
+        search_paths: Sequence[str] = (),
     ) -> None:
         self.url = url
         self.holder = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
         self.payload_limit = payload_limit
         self._store = store
+        self._search_paths = tuple(checked_paths(search_paths))
         self._hub: EventHub | None = None
         self.effects = Effects(store)
         self.jobs = Jobs(store, self.effects, payload_limit)
         self.claims = Claims(store, self.effects, payload_limit)
         self.queues = Queues(store, self.effects)
         self.workers = Workers(store, self.effects)
-        self.dead_letters = DeadLetters(store, self.jobs)
+        self.audit = Audit(store, retention.audit_seconds)
+        self.dead_letters = DeadLetters(store, self.jobs, self.audit)
         self.bulk = Bulk(store, self.effects, self.holder)
         self.flows = Flows(store, self.effects, self.bulk, payload_limit)
         self.workflows = Workflows(store, self.jobs, self.effects, payload_limit)
+        self.keys = Keys(store)
         self.crons = Crons(store, self.jobs, payload_limit)
         self.stats = Stats(store)
         self.metrics = Metrics(store, self.stats, enabled=metrics)
         self.blockages = Blockages(store)
-        self.upkeep = Upkeep(store, self.effects, self.workers, self.bulk, retention, self.metrics)
+        self.search = Search(store, self.queues)
+        self.upkeep = Upkeep(store, self.effects, self.workers, self.bulk, retention, self.metrics, self.audit)
 
     @classmethod
     async def connect(
@@ -87,11 +104,13 @@ class Engine:
         payload_limit: int = PAYLOAD_LIMIT,
         retention: Retention | None = None,
         metrics: bool = True,
+        search_paths: Sequence[str] = (),
     ) -> Engine:
         """Connects to MongoDB (`SWITCHTOWER_MONGODB_URL` when no URL is given) and checks that it can keep our
         promises.
 
         `role` (server, worker, client) sets the timeouts. `driver` is pymongo or motor (`SWITCHTOWER_DRIVER`).
+        `search_paths` are payload paths, such as `user.id`, that `prepare` gives an index each.
 
         Raises: ConfigurationError (no URL, standalone, too old, weaker write concern), StoreUnavailable.
         """
@@ -103,7 +122,12 @@ class Engine:
         driver = driver or os.environ.get("SWITCHTOWER_DRIVER") or DEFAULT_DRIVER
         opened = await connect(url, database=database, driver=driver, role=role)
         return cls(
-            Store(opened), url=url, payload_limit=payload_limit, retention=retention or Retention(), metrics=metrics
+            Store(opened),
+            url=url,
+            payload_limit=payload_limit,
+            retention=retention or Retention(),
+            metrics=metrics,
+            search_paths=search_paths,
         )
 
     @property
@@ -118,11 +142,11 @@ class Engine:
 
     async def prepare(self) -> None:
         """Creates the indexes that are missing; harmless to repeat."""
-        await create_indexes(self._store)
+        await create_indexes(self._store, self._search_paths)
 
     async def missing_indexes(self) -> list[str]:
         """Which planned indexes are not there."""
-        return await missing_indexes(self._store)
+        return await missing_indexes(self._store, self._search_paths)
 
     async def ping(self) -> float:
         """The round trip to the primary in seconds. Raises: StoreUnavailable."""

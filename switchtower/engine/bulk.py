@@ -116,8 +116,12 @@ class Bulk:
             "org": caller.org,
             "created_at": now,
             "event_seq": 1,
-            "event": {"1": {"type": "start", "at": now, "actor": caller.actor, "org": caller.owner}},
+            "event": {"1": {"type": "start", "at": now, "actor": caller.actor, "org": caller.owner, "verb": verb}},
         }
+        if filter.flow_id is not None:
+            document["flow"] = document["event"]["1"]["flow"] = filter.flow_id
+        if caller.surface is not None:
+            document["source"] = document["event"]["1"]["source"] = caller.surface
         await self._store.bulk_operations.insert_one(document)
         task = asyncio.create_task(self._run(id), name=f"bulk {id}")
         self._tasks.add(task)

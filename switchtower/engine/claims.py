@@ -25,7 +25,7 @@ from switchtower.store import claims as commands
 from switchtower.store.claims import Statement
 from switchtower.store.collections import Store
 from switchtower.store.documents import claimed_from, job_from
-from switchtower.store.driver import translate_errors, unavailable
+from switchtower.store.driver import heed_cancellation, translate_errors, unavailable
 from switchtower.workers import Outcome, OutcomeKind
 
 __all__ = ["Claims"]
@@ -117,7 +117,8 @@ class Claims:
             await self._probe(queue, names)
         token = lease_token()
         try:
-            return await self._win(queue, state, wanted, limit, token, worker_id)
+            with heed_cancellation():
+                return await self._win(queue, state, wanted, limit, token, worker_id)
         except BaseException:
             # Cancelled or failed half-way: whatever the token won, nobody was told of.
             self._doubts.append(_Doubt(token, worker_id, time.monotonic()))

@@ -57,7 +57,7 @@ class Crons:
         new.check(payload_limit=self._payload_limit)
         document = self._document(new, caller)
         try:
-            await commands.insert(self._store, document, actor=caller.actor)
+            await commands.insert(self._store, document, actor=caller.actor, source=caller.surface)
         except job_commands.Duplicate:
             there = await commands.by_name(self._store, new.name, caller.owner)
             if there is not None and _definition(there) == _definition(document):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import contextlib
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Any
@@ -12,6 +13,7 @@ import orjson
 
 from switchtower.callers import Caller
 from switchtower.clock import from_ms, to_ms
+from switchtower.engine.audit import Audit
 from switchtower.engine.jobs import Jobs
 from switchtower.errors import InvalidInput, NotFound, SwitchtowerError
 from switchtower.jobs import Enqueued, NewJob
@@ -27,14 +29,17 @@ from switchtower.store.listing import TIME_LIMIT_MS
 __all__ = ["DeadLetter", "DeadLetterFilter", "DeadLetters"]
 
 REPLAY_ALL = 1_000
+MOST_IDS = 100
+"""How many ids an audit row names."""
 
 
 @translate_errors
 class DeadLetters:
     """The verbs on dead letters."""
 
-    def __init__(self, store: Store, jobs: Jobs) -> None:
+    def __init__(self, store: Store, jobs: Jobs, audit: Audit) -> None:
         self._store = store
+        self._audit = audit
         self._jobs = jobs
 
     async def get(self, id: str, *, caller: Caller) -> DeadLetter | None:
@@ -104,7 +109,7 @@ class DeadLetters:
         new = _as_new(entry, idempotency_key)
         owner = Caller(caller.actor, entry["org"], entry.get("app", ""), caller.source)
         answer = await self._jobs.enqueue(new, caller=owner)
-        await commands.mark_replayed(self._store, id, answer.job.id, caller.actor)
+        await commands.mark_replayed(self._store, id, answer.job.id, caller.actor, source=caller.surface)
         return answer
 
     async def replay_all(
@@ -126,10 +131,7 @@ class DeadLetters:
 
     async def remove(self, ids: Sequence[str], *, caller: Caller) -> int:
         """Deletes entries; their jobs stay. Returns: how many were there."""
-        result = await self._store.dead_letters.delete_many(
-            {"_id": {"$in": list(ids)}, **job_commands.visible_to(caller)}
-        )
-        return int(result.deleted_count)
+        return await self._delete("remove", {"_id": {"$in": list(ids)}}, caller, {"ids": list(ids)[:MOST_IDS]})
 
     async def purge(self, *, older_than_ms: int, caller: Caller) -> int:
         """Deletes entries that failed longer ago than this. Returns: how many."""
@@ -139,9 +141,18 @@ class DeadLetters:
             before = self._store.clock.now() - timedelta(milliseconds=older_than_ms)
         except OverflowError:
             return 0
-        result = await self._store.dead_letters.delete_many(
-            {"failed_at": {"$lt": before}, **job_commands.visible_to(caller)}
-        )
+        return await self._delete("purge", {"failed_at": {"$lt": before}}, caller, {"failed_before": before})
+
+    async def _delete(self, type: str, match: dict[str, Any], caller: Caller, details: dict[str, Any]) -> int:
+        """Deletions leave no event: their audit row is written before them."""
+        row = await self._audit.begin(f"dead_letter.{type}", caller=caller, details=details)
+        try:
+            result = await self._store.dead_letters.delete_many(match | job_commands.visible_to(caller))
+        except Exception as error:
+            with contextlib.suppress(Exception):
+                await self._audit.end(row, error=str(error))
+            raise
+        await self._audit.end(row, details={"removed": int(result.deleted_count)})
         return int(result.deleted_count)
 
 

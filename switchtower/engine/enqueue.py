@@ -117,7 +117,7 @@ class Enqueuer:
             await self._insert_chunk(documents, answers)
         return answers
 
-    async def enqueue_as(
+    async def enqueue_awaited(
         self, jobs: Sequence[tuple[str, NewJob]], *, caller: Caller, parent_id: str | None, flow_id: str | None
     ) -> None:
         """Creates jobs under ids that were decided, and told to whoever waits for them, before; harmless to repeat.
@@ -161,6 +161,7 @@ class Enqueuer:
             org=caller.owner,
             app=caller.app,
             actor=caller.actor,
+            source=caller.surface,
             now_ms=self._store.clock.now_ms(),
             pending=pending or [],
         )

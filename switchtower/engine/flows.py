@@ -14,7 +14,7 @@ from switchtower.engine.effects import Effects
 from switchtower.engine.enqueue import PATIENCE_SECONDS
 from switchtower.errors import Conflict, InvalidTransition, NotFound, StoreUnavailable
 from switchtower.flows import MAX_NODES, Flow, FlowNode, plan
-from switchtower.ids import JOB, new_id
+from switchtower.ids import AUDIT, JOB, new_id
 from switchtower.jobs import Job, JobFilter
 from switchtower.pages import Page
 from switchtower.states import FINAL, JobState
@@ -183,8 +183,9 @@ class Flows:
         flow = await self._required(id, caller)
         while await self._effects.relay():
             pass
+        action = {"name": "flow.retry", "id": new_id(AUDIT), "at_ms": self._store.clock.now_ms()}
         try:
-            moved = await commands.retry(self._store, flow.id, caller.actor)
+            moved = await commands.retry(self._store, flow.id, caller.actor, source=caller.surface, action=action)
         except job_commands.Duplicate:
             raise Conflict(
                 f"Cannot retry all of flow {flow.id!r}: an open job elsewhere holds the unique key of one of its jobs."

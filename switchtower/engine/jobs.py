@@ -75,6 +75,16 @@ class Jobs:
         """
         return await self._enqueuer.enqueue_as(id, new, caller=caller)
 
+    async def enqueue_awaited(
+        self, jobs: Sequence[tuple[str, NewJob]], *, caller: Caller, parent_id: str | None, flow_id: str | None
+    ) -> None:
+        """Creates jobs under ids that somebody waits for already, as children where a parent is given; harmless to
+        repeat.
+
+        Raises: Conflict, StoreUnavailable with an unknown outcome.
+        """
+        await self._enqueuer.enqueue_awaited(jobs, caller=caller, parent_id=parent_id, flow_id=flow_id)
+
     async def enqueue_many(self, news: Sequence[NewJob], *, caller: Caller) -> list[Enqueued | SwitchtowerError]:
         """Creates many jobs in as few commands as possible; each item has its own answer, in order."""
         return await self._enqueuer.enqueue_many(news, caller=caller)
@@ -200,7 +210,7 @@ class Jobs:
 
         Raises: NotFound, InvalidTransition when it is final.
         """
-        return await self._operate("cancel", id, caller, operations.cancel(caller.actor), any_open=True)
+        return await self._operate("cancel", id, caller, operations.cancel(caller.actor, source=caller.surface), any_open=True)
 
     async def retry(self, id: str, *, caller: Caller) -> Job:
         """Runs a final, scheduled or retrying job now; a final one starts over with all its attempts.
@@ -209,12 +219,12 @@ class Jobs:
         """
         await self._effects.relay(id=id)
         return await self._operate(
-            "retry", id, caller, operations.retry(caller.actor), guard={"outbox": {"$exists": False}}
+            "retry", id, caller, operations.retry(caller.actor, source=caller.surface), guard={"outbox": {"$exists": False}}
         )
 
     async def promote(self, id: str, *, caller: Caller) -> Job:
         """Runs a scheduled or retrying job now. Raises: NotFound, InvalidTransition."""
-        return await self._operate("promote", id, caller, operations.promote(caller.actor))
+        return await self._operate("promote", id, caller, operations.promote(caller.actor, source=caller.surface))
 
     async def remove(self, id: str, *, caller: Caller, force: bool = False) -> Job:
         """Removes a job for every reader; returns it as it was. With `force` even an active one, whose worker then
@@ -225,7 +235,7 @@ class Jobs:
         await self._effects.relay(id=id)
         guard = {"outbox": {"$exists": False}}
         return await self._operate(
-            "remove", id, caller, operations.remove(caller.actor), guard=guard, before=True, force=force
+            "remove", id, caller, operations.remove(caller.actor, source=caller.surface), guard=guard, before=True, force=force
         )
 
     async def update(self, id: str, change: JobUpdate, *, caller: Caller) -> Job:
@@ -236,7 +246,8 @@ class Jobs:
         fields = self._fields(change)
         guard = {"state": {"$in": ["scheduled", "retrying"]}} if change.run_at is not None else None
         try:
-            return await self._operate("update", id, caller, operations.update(caller.actor, fields), guard=guard)
+            pipeline = operations.update(caller.actor, fields, source=caller.surface)
+            return await self._operate("update", id, caller, pipeline, guard=guard)
         except InvalidTransition as error:
             if change.run_at is None or error.state == "active":
                 raise

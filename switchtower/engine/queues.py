@@ -119,7 +119,13 @@ class Queues:
         if job_name is not None:
             check_text("jobName", job_name, limit=256)
         controls = await commands.control(
-            self._store, name, type, actor=caller.actor, org=caller.owner, job_name=job_name
+            self._store,
+            name,
+            type,
+            actor=caller.actor,
+            org=caller.owner,
+            job_name=job_name,
+            source=caller.surface,
         )
         counts = await counters.by_queue(self._store, org=caller.org, queues=[name])
         return self._queue(controls, counts.get(name, {}))
@@ -171,7 +177,13 @@ class Queues:
 
     async def _announce(self, name: str, type: str, caller: Caller, removed: int) -> None:
         await commands.announce(
-            self._store, name, type, actor=caller.actor, org=caller.owner, data={"removed": removed}
+            self._store,
+            name,
+            type,
+            actor=caller.actor,
+            org=caller.owner,
+            data={"removed": removed},
+            source=caller.surface,
         )
 
     async def _remove(

@@ -6,19 +6,22 @@ decides who runs them and when.
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
+from switchtower.engine.audit import Audit
 from switchtower.engine.bulk import Bulk
 from switchtower.engine.effects import Effects
 from switchtower.engine.metrics import Metrics
 from switchtower.engine.workers import Workers
-from switchtower.events import Event
+from switchtower.events import Event, HistoryLost
+from switchtower.failpoints import die_at
 from switchtower.jobs import ErrorKind, JobError, fingerprint
-from switchtower.store import counters, leases, listing, operations, outbox, transitions
+from switchtower.store import changes, counters, leases, listing, operations, outbox, transitions
 from switchtower.store import jobs as commands
 from switchtower.store.collections import Store
 from switchtower.store.driver import translate_errors
@@ -33,12 +36,13 @@ CHUNK = 1_000
 
 @dataclass(frozen=True, slots=True)
 class Retention:
-    """How long final jobs are kept, in seconds; None keeps them for ever."""
+    """How long final jobs, and rows of the audit trail, are kept, in seconds; None keeps them for ever."""
 
     completed_seconds: int | None = 7 * 24 * 3600
     failed_seconds: int | None = 30 * 24 * 3600
     cancelled_seconds: int | None = 7 * 24 * 3600
     tombstone_seconds: int = 60
+    audit_seconds: int | None = 90 * 24 * 3600
 
 
 @translate_errors
@@ -46,9 +50,17 @@ class Upkeep:
     """The duties of maintenance."""
 
     def __init__(
-        self, store: Store, effects: Effects, workers: Workers, bulk: Bulk, retention: Retention, metrics: Metrics
+        self,
+        store: Store,
+        effects: Effects,
+        workers: Workers,
+        bulk: Bulk,
+        retention: Retention,
+        metrics: Metrics,
+        audit: Audit,
     ) -> None:
         self._store = store
+        self._audit = audit
         self._metrics = metrics
         self._effects = effects
         self._workers = workers
@@ -247,10 +259,30 @@ class Upkeep:
         """Up to which cursor and cluster time events are counted; (None, 0) before the first count."""
         return await counters.position(self._store)
 
-    async def fold(self, events: Sequence[Event], *, reached: str, seen: str | None) -> bool:
-        """Counts a batch of events in one transaction; False when another folder has gone on meanwhile."""
-        delta = counters.fold(events)
+    async def fold(self, events: Sequence[Event], *, reached: str, seen: str | None, counted: int = 0) -> bool:
+        """Writes the audit rows of a batch of events, then counts it in one transaction, save the events up to the
+        cluster time `counted`; False when another folder has gone on meanwhile.
+
+        Rows before cursor: a folder that dies in between writes the same rows again, under the same ids.
+        """
+        await self._audit.relay(events)
+        die_at("after_relay")
+        delta = counters.fold(event for event in events if event.clock > counted)
         return await counters.commit(self._store, delta, reached=reached, seen=seen, series=self._metrics.enabled)
+
+    async def relay_unseen(self, *, after: str, until: str) -> None:
+        """Writes the audit rows of what happened between two cursors, which no folder saw event by event.
+
+        Where the history is lost, a row of the action `audit.gap` says so.
+        """
+        try:
+            async with contextlib.aclosing(changes.read(self._store, after=after)) as batches:  # type: ignore[type-var]
+                async for batch, cursor in batches:
+                    await self._audit.relay([event for event in batch if event.cursor <= until])
+                    if cursor >= until:
+                        return
+        except HistoryLost as lost:
+            await self._audit.missed(str(lost))
 
     async def recount(self, *, reached: str) -> int:
         """Counts everything afresh; returns the cluster time that the count stands for."""

@@ -32,8 +32,13 @@ class Workers:
         self._store = store
         self._effects = effects
 
-    async def register(self, info: WorkerInfo) -> Worker:
-        """Makes a worker known with a fresh lease, and unparks the jobs that waited for one of its handlers."""
+    async def register(self, info: WorkerInfo, *, anew: bool = False) -> Worker:
+        """Makes a worker known with a fresh lease, and unparks the jobs that waited for one of its handlers.
+
+        What a gone worker of this id still holds goes back first: once it is present again nobody would look for it.
+        `anew` says that its process has just begun and holds nothing, whatever an earlier one left under the id.
+        """
+        await (self.bury_dead if anew else self.take_back)(info.id)
         worker = leases.worker_from(await leases.register(self._store, info))
         match: dict[str, object] = {"parked": "no_handler", "queue": {"$in": list(info.queues)}, "state": "waiting"}
         if info.names:

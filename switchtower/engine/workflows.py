@@ -14,7 +14,7 @@ from switchtower.engine.jobs import Jobs
 from switchtower.errors import Conflict, InvalidInput, InvalidTransition, LeaseLost, NotFound
 from switchtower.ids import job_of_run
 from switchtower.jobs import ChildFailure, Enqueued, NewJob, PayloadMatch
-from switchtower.pages import Page
+from switchtower.pages import Count, Page
 from switchtower.payloads import check_text, check_value
 from switchtower.states import FINAL, JobState
 from switchtower.store import jobs as job_commands
@@ -22,11 +22,14 @@ from switchtower.store import leases, listing, outbox
 from switchtower.store import workflows as commands
 from switchtower.store.collections import Store
 from switchtower.store.driver import translate_errors
+from switchtower.store.guards import NOT_REMOVED
 from switchtower.workflows import NewRun, RunState, Step, WorkflowRun, handler_name, split_name
 
 __all__ = ["Workflows"]
 
 Document = dict[str, Any]
+
+LEAN = {"logs": 0, "attempts": 0, "timeline": 0, "event": 0}
 
 
 @translate_errors
@@ -39,14 +42,21 @@ class Workflows:
         self._effects = effects
         self._payload_limit = payload_limit
 
-    async def names(self) -> dict[str, list[int]]:
-        """The workflows that live workers have, each with its versions, sorted."""
-        rows = await self._store.workers.distinct("names", {"state": {"$in": leases.PRESENT}})
+    async def names(self, *, org: str | None = None) -> dict[str, list[int]]:
+        """The workflows that live workers have (those of other tenants left out, with `org`), each with its versions,
+        sorted."""
+        match: Document = {"state": {"$in": leases.PRESENT}} | ({} if org is None else {"org": {"$in": [None, org]}})
+        rows = await self._store.workers.distinct("names", match)
         found: dict[str, list[int]] = {}
         for name in rows:
             if (parts := split_name(name)) is not None:
                 found.setdefault(parts[0], []).append(parts[1])
         return {name: sorted(found[name]) for name in sorted(found)}
+
+    async def _queue_of(self, name: str) -> str:
+        """A queue that live workers with this handler serve; `default` where it is one of them, or there are none."""
+        rows = await self._store.workers.distinct("queues", {"state": {"$in": leases.PRESENT}, "names": name})
+        return "default" if "default" in rows or not rows else str(min(rows))
 
     async def start(self, new: NewRun, *, caller: Caller, parent_id: str | None = None) -> Enqueued:
         """Starts a run on the version that is stamped into it for good.
@@ -56,16 +66,17 @@ class Workflows:
         new.check()
         version = new.version
         if version is None:
-            versions = (await self.names()).get(new.workflow)
+            versions = (await self.names(org=caller.org)).get(new.workflow)
             if not versions:
                 raise InvalidInput(
                     "workflow", f"no live worker has {new.workflow[:100]!r}; start one, or give the version explicitly."
                 )
             version = versions[-1]
+        name = handler_name(new.workflow, version)
         job = NewJob(
-            name=handler_name(new.workflow, version),
+            name=name,
             payload=new.input,
-            queue=new.queue,
+            queue=new.queue if new.queue is not None else await self._queue_of(name),
             priority=new.priority,
             max_attempts=new.max_attempts,
             job_id=new.run_id,
@@ -96,13 +107,7 @@ class Workflows:
         ascending: bool = False,
     ) -> Page[WorkflowRun]:
         """Runs, the newest first (or the oldest, with `ascending`), without their steps."""
-        clauses: list[Document] = [
-            {"run": {"$exists": True}, "state": {"$in": [s.value for s in JobState]}, **job_commands.visible_to(caller)}
-        ]
-        if workflow is not None:
-            clauses.append({"run.workflow": workflow})
-        if states is not None:
-            clauses.append({"$or": [_state_filter(state) for state in states]} if states else {"_id": {"$in": []}})
+        clauses = self._clauses(caller, workflow, states)
         order = listing.JobOrder.CREATED_ASC if ascending else listing.JobOrder.CREATED_DESC
         found = await listing.keyset_page(
             self._store,
@@ -112,10 +117,44 @@ class Workflows:
             last=last,
             after=after,
             before=before,
-            fields={"logs": 0, "attempts": 0, "timeline": 0, "event": 0, "steps": 0},
+            fields={**LEAN, "steps": 0},
         )
         items = [commands.run_from(row) for row in found.documents]
         return Page(items, found.cursors, found.has_next, found.has_previous)
+
+    async def get_many(self, ids: Sequence[str], *, caller: Caller) -> dict[str, WorkflowRun]:
+        """Runs by their ids, with their steps; what is not there, not visible or no run is left out."""
+        match = {
+            "_id": {"$in": [job_of_run(id) for id in ids]},
+            "run": {"$exists": True},
+            "state": NOT_REMOVED,
+            **job_commands.visible_to(caller),
+        }
+        rows = await self._store.jobs.find(match, LEAN).to_list(None)
+        return {run.id: run for run in map(commands.run_from, rows)}
+
+    async def count(
+        self,
+        *,
+        caller: Caller,
+        workflow: str | None = None,
+        states: Sequence[RunState] | None = None,
+        cap: int = 10_000,
+    ) -> Count:
+        """How many runs `page` would list, counted up to `cap`."""
+        match = {"$and": self._clauses(caller, workflow, states)}
+        return Count(*await listing.count(self._store, [match], cap=cap))
+
+    @staticmethod
+    def _clauses(caller: Caller, workflow: str | None, states: Sequence[RunState] | None) -> list[Document]:
+        clauses: list[Document] = [
+            {"run": {"$exists": True}, "state": {"$in": [s.value for s in JobState]}, **job_commands.visible_to(caller)}
+        ]
+        if workflow is not None:
+            clauses.append({"run.workflow": workflow})
+        if states is not None:
+            clauses.append({"$or": [_state_filter(state) for state in states]} if states else {"_id": {"$in": []}})
+        return clauses
 
     async def cancel(self, id: str, *, caller: Caller) -> WorkflowRun:
         """Cancels a run: at once while it sleeps or waits, else its handler is asked to stop. Raises: NotFound,
@@ -138,7 +177,7 @@ class Workflows:
                 "fromStep", f"{from_step[:100]!r} is no step of this run; it has: {', '.join(names[:20])}."
             )
         await self._effects.relay(id=run.job.id)
-        row = await commands.replay(self._store, run.job.id, caller.actor, keep=names[: names.index(from_step)])
+        row = await commands.replay(self._store, run.job.id, caller.actor, keep=names[: names.index(from_step)], source=caller.surface)
         if row is None:
             raise Conflict(f"Run {id!r} changed meanwhile; try again.")
         return commands.run_from(row)
@@ -212,7 +251,7 @@ class Workflows:
 
         Raises: StoreUnavailable; repeat it.
         """
-        await self._jobs.enqueue_as(
+        await self._jobs.enqueue_awaited(
             jobs,
             caller=caller,
             parent_id=run.job.id if linked else None,

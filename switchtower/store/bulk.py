@@ -41,21 +41,24 @@ async def advance(
 ) -> None:
     """Notes that a chunk is done. Guard: the operation still stands where the chunk began."""
     following = {"$add": ["$event_seq", 1]}
-    event = {
+    counts = {"matched": matched, "changed": changed, "failed": failed}
+    event: Document = {
         "type": "end" if done else "progress",
         "at": "$$NOW",
         "actor": "$actor",
         "org": {"$ifNull": ["$org", ""]},
+        "flow": "$flow",
     }
+    if done:
+        event |= {"source": "$source", "verb": "$verb"}
+        event |= {name: {"$add": [f"${name}", n]} for name, n in counts.items()}
     await store.bulk_operations.update_one(
         {"_id": id, "after": seen, "done": False},
         [
             {
                 "$set": {
                     "after": reached,
-                    "matched": {"$add": ["$matched", matched]},
-                    "changed": {"$add": ["$changed", changed]},
-                    "failed": {"$add": ["$failed", failed]},
+                    **{name: {"$add": [f"${name}", n]} for name, n in counts.items()},
                     "done": done,
                     "finished_at": "$$NOW" if done else "$$REMOVE",
                     "event_seq": following,

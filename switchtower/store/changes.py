@@ -33,6 +33,8 @@ _TOPICS = {
     "dead_letters": Topic.DEAD_LETTER,
     "bulk_operations": Topic.BULK,
     "crons": Topic.CRON,
+    "audit": Topic.AUDIT,
+    "keys": Topic.KEY,
 }
 
 _IS_EVENT = {
@@ -45,8 +47,10 @@ _IS_EVENT = {
 EVENTS: list[Document] = [
     {
         "$match": {
-            "ns.coll": {"$in": list(WATCHED)},
-            "operationType": {"$in": ["insert", "update", "replace", "invalidate", "drop", "rename"]},
+            "$or": [
+                {"ns.coll": {"$in": list(WATCHED)}, "operationType": {"$in": ["insert", "update", "replace"]}},
+                {"operationType": "invalidate"},
+            ]
         }
     },
     {
@@ -111,6 +115,7 @@ _KNOWN = {
     "group",
     "parent",
     "flow",
+    "source",
     "tags",
 }
 
@@ -147,6 +152,7 @@ def event_from(change: Document) -> Event | None:
         group=get("group"),
         parent_id=get("parent"),
         flow_id=get("flow"),
+        source=get("source"),
         tags=tuple(get("tags", ())),
         data={key: value for key, value in e.items() if key not in _KNOWN},
         clock=(change["clusterTime"].time << 32) | change["clusterTime"].inc,

@@ -22,11 +22,16 @@ class Store:
         self.bulk_operations: Any = database["bulk_operations"]
         self.crons: Any = database["crons"]
         self.events: Any = database["events"]
+        self.audit: Any = database["audit"]
         self.counters: Any = database["counters"]
         self.minutes: Any = database["minutes"]
         self.hours: Any = database["hours"]
         self.snapshots: Any = database["snapshots"]
         self.leases: Any = database["leases"]
+        self.keys: Any = database["keys"]
+        self.rates: Any = database["rates"]
+        self.tenants: Any = database["tenants"]
+        self.usage: Any = database["usage"]
 
     @property
     def clock(self) -> DatabaseClock:
@@ -34,5 +39,5 @@ class Store:
         return self.database.clock
 
 
-WATCHED = ("jobs", "queues", "workers", "dead_letters", "bulk_operations", "crons")
+WATCHED = ("jobs", "queues", "workers", "dead_letters", "bulk_operations", "crons", "keys", "audit")
 """The collections whose documents carry events."""

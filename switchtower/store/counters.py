@@ -14,6 +14,7 @@ from datetime import datetime
 from typing import Any
 
 from switchtower.events import Event, Topic
+from switchtower.ids import API_KEY
 from switchtower.metrics import Granularity, MetricBucket, Snapshot, bucket_of
 from switchtower.states import JobState
 from switchtower.store.collections import Store
@@ -50,7 +51,8 @@ _OUTCOMES = {
 
 @dataclass(slots=True)
 class Delta:
-    """What a batch of events adds: per (queue, org) and state, and per (minute, queue, org, name) and measure.
+    """What a batch of events adds: per (queue, org) and state, per (minute, queue, org, name) and measure, and the jobs
+    enqueued per (day, org, key).
 
     A measure `h.N` counts the runs in bucket N of the histogram of run times.
     """
@@ -60,6 +62,7 @@ class Delta:
         default_factory=lambda: defaultdict(lambda: defaultdict(int))
     )
     slowest: dict[tuple[datetime, str, str, str], tuple[int, int]] = field(default_factory=dict)
+    usage: dict[tuple[datetime, str, str], int] = field(default_factory=lambda: defaultdict(int))
 
 
 def fold(events: Iterable[Event]) -> Delta:
@@ -84,6 +87,9 @@ def fold(events: Iterable[Event]) -> Delta:
         row = delta.minutes[key]
         if outcome is not None:
             row[outcome] += 1
+        if outcome == "enqueued":
+            key_id = event.actor if event.actor and event.actor.startswith(f"{API_KEY}_") else ""
+            delta.usage[(event.at.replace(hour=0, minute=0, second=0, microsecond=0), event.org, key_id)] += 1
         if event.type == "claim":
             row["claimed"] += 1
             row["wait_ms"] += max(0, int(event.data.get("wait_ms", 0)))
@@ -122,6 +128,7 @@ async def commit(store: Store, delta: Delta, *, reached: str, seen: str | None, 
         if any(row.values())
     ]
     minutes, hours = _series(delta) if series else ([], [])
+    usage = _usage(delta) if series else []
     if not states and not minutes:
         answer = await store.counters.update_one({"_id": FOLD, "cursor": seen}, {"$set": {"cursor": reached}})
         return bool(answer.matched_count)
@@ -131,13 +138,25 @@ async def commit(store: Store, delta: Delta, *, reached: str, seen: str | None, 
         )
         if not moved.matched_count:
             return False
-        for collection, updates in ((store.counters, states), (store.minutes, minutes), (store.hours, hours)):
+        for collection, updates in (
+            (store.counters, states),
+            (store.minutes, minutes),
+            (store.hours, hours),
+            (store.usage, usage),
+        ):
             for start in range(0, len(updates), 1_000):
                 await store.database.command(
                     {"update": collection.name, "updates": updates[start : start + 1_000], "ordered": False},
                     session=session,
                 )
     return True
+
+
+def _usage(delta: Delta) -> list[Document]:
+    return [
+        {"q": {"org": org, "day": day, "key": key_id}, "u": {"$inc": {"enqueued": n}}, "upsert": True}
+        for (day, org, key_id), n in delta.usage.items()
+    ]
 
 
 def _series(delta: Delta) -> tuple[list[Document], list[Document]]:

@@ -118,7 +118,7 @@ def schedule_document(schedule: Schedule) -> Document:
     }
 
 
-def _event(type: str, actor: str, **data: Any) -> Document:
+def _event(type: str, actor: str, source: str | None = None, **data: Any) -> Document:
     following = {"$add": ["$event_seq", 1]}
     event: Document = {
         "type": type,
@@ -129,6 +129,8 @@ def _event(type: str, actor: str, **data: Any) -> Document:
         "app": "$app",
     }
     event |= {"actor": literal(actor), **data}
+    if source is not None:
+        event["source"] = literal(source)
     return {
         "event_seq": following,
         "event": {"$arrayToObject": [[{"k": {"$toString": following}, "v": event}]]},
@@ -136,11 +138,13 @@ def _event(type: str, actor: str, **data: Any) -> Document:
     }
 
 
-async def insert(store: Store, document: Document, *, actor: str) -> None:
+async def insert(store: Store, document: Document, *, actor: str, source: str | None = None) -> None:
     """Creates a cron. Guard: its name is free in its tenant. Raises: Duplicate."""
     now = document["created_at"]
     event = {"type": "create", "at": now, "name": document["name"], "queue": document["job"]["queue"], "actor": actor}
     event |= {"org": document["org"], "app": document.get("app", "")}
+    if source is not None:
+        event["source"] = source
     try:
         await store.crons.insert_one(
             {**document, "fired": 0, "fires": [], "due": [], "updated_at": now, "event_seq": 1, "event": {"1": event}}
@@ -177,11 +181,24 @@ async def change(
     match = {"_id": id, **visible_to(caller)} | ({} if seen is None else {"event_seq": seen})
     try:
         document: Document | None = await store.crons.find_one_and_update(
-            match, [{"$set": {**_event(type, caller.actor), **sets}}], return_document=ReturnDocument.AFTER
+            match,
+            [{"$set": {**_event(type, caller.actor, caller.surface, **_change(fields)), **sets}}],
+            return_document=ReturnDocument.AFTER,
         )
     except DuplicateKeyError:
         raise Duplicate("name") from None
     return document
+
+
+def _change(fields: Mapping[str, Any]) -> Document:
+    """Before and after, for the audit trail; of the job, which can be large, its name and queue."""
+    small = [field for field in fields if field not in ("job", "next_at")]
+    before: Document = {field: f"${field}" for field in small}
+    after: Document = {field: literal(fields[field]) for field in small}
+    if "job" in fields:
+        before["job"] = {"name": "$job.name", "queue": "$job.queue"}
+        after["job"] = {"name": literal(fields["job"]["name"]), "queue": literal(fields["job"]["queue"])}
+    return {"before": before, "after": after}
 
 
 async def delete(store: Store, id: str, caller: Caller) -> Document | None:

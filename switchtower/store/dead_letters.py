@@ -107,7 +107,9 @@ def filter_document(filter: DeadLetterFilter, *, org: str | None) -> Document:
     return match
 
 
-async def mark_replayed(store: Store, id: str, job_id: str, actor: str) -> Document | None:
+async def mark_replayed(
+    store: Store, id: str, job_id: str, actor: str, *, source: str | None = None
+) -> Document | None:
     """Notes on an entry which job replays it; a second note of the same job changes nothing."""
     following = {"$add": ["$event_seq", 1]}
     event: Document = {
@@ -119,6 +121,8 @@ async def mark_replayed(store: Store, id: str, job_id: str, actor: str) -> Docum
         "app": "$app",
     }
     event |= {"actor": literal(actor), "job": job_id}
+    if source is not None:
+        event["source"] = literal(source)
     document: Document | None = await store.dead_letters.find_one_and_update(
         {"_id": id, "replay_job_ids": {"$ne": job_id}},
         [

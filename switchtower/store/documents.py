@@ -36,7 +36,17 @@ HEAVY = ("payload", "result", "logs", "attempts", "timeline")
 """What a list need not read unless it is asked for."""
 
 
-def job_document(new: NewJob, *, id: str, org: str, app: str, actor: str, now_ms: int, pending: list[str]) -> Document:
+def job_document(
+    new: NewJob,
+    *,
+    id: str,
+    org: str,
+    app: str,
+    actor: str,
+    now_ms: int,
+    pending: list[str],
+    source: str | None = None,
+) -> Document:
     """The document of a new job. Inserts cannot use `$$NOW`: `now_ms` is the database's clock as measured."""
     run_ms = now_ms + (new.delay_ms or 0) if new.run_at is None else to_ms(new.run_at)
     run_ms = max(run_ms, now_ms)
@@ -111,6 +121,9 @@ def job_document(new: NewJob, *, id: str, org: str, app: str, actor: str, now_ms
         event["group"] = new.group
     if new.parent_id is not None:
         event["parent"] = new.parent_id
+    if new.cron_id is not None and source is not None:
+        # Somebody triggered the cron.
+        event |= {"source": source, "cron": new.cron_id}
     if new.tags:
         event["tags"] = document["tags"]
     document["event"] = {"1": event}

@@ -42,7 +42,17 @@ from pymongo.uri_parser import parse_uri
 from switchtower.clock import DatabaseClock
 from switchtower.errors import ConfigurationError, InvalidInput, StoreUnavailable, SwitchtowerError
 
-__all__ = ["Database", "DriverError", "connect", "outrun", "sync_client", "time_limit", "translate_errors", "unavailable"]
+__all__ = [
+    "Database",
+    "DriverError",
+    "connect",
+    "heed_cancellation",
+    "outrun",
+    "sync_client",
+    "time_limit",
+    "translate_errors",
+    "unavailable",
+]
 
 Document = dict[str, Any]
 
@@ -84,6 +94,20 @@ def outrun(error: BaseException) -> bool:
 
 
 @contextlib.contextmanager
+def heed_cancellation() -> Iterator[None]:
+    """Raises a cancellation that came while the block ran and was swallowed in it.
+
+    On Python 3.11 the driver's writes lose one that arrives in the turn in which they end: `asyncio.wait_for` does
+    (https://github.com/python/cpython/issues/86296).
+    """
+    task = asyncio.current_task()
+    before = 0 if task is None else task.cancelling()
+    yield
+    if task is not None and task.cancelling() > before:
+        raise asyncio.CancelledError
+
+
+@contextlib.contextmanager
 def _translated() -> Iterator[None]:
     try:
         yield
@@ -114,7 +138,7 @@ def translate_errors(cls: C) -> C:
         def wrap(method: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
             @functools.wraps(method)
             async def call(*args: Any, **kwargs: Any) -> Any:
-                with _translated():
+                with _translated(), heed_cancellation():
                     return await method(*args, **kwargs)
 
             return call

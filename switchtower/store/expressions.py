@@ -76,9 +76,13 @@ def stamp(
     to: Any = None,
     attempt: Any = "$attempt",
     data: Mapping[str, Any] | None = None,
+    source: str | None = None,
     keep: bool = True,
 ) -> Document:
-    """The fields of `$set` that carry the event: new under a new key each time, so that it arrives whole."""
+    """The fields of `$set` that carry the event: new under a new key each time, so that it arrives whole.
+
+    `source` marks somebody's action: it leaves an audit row.
+    """
     following = {"$add": ["$event_seq", 1]}
     brief: Document = {"type": type, "at": "$$NOW", "actor": actor, "attempt": attempt}
     if to is not None:
@@ -92,6 +96,7 @@ def stamp(
         "parent": "$parent_id",
         "flow": "$flow_id",
         "tags": "$tags",
+        **({} if source is None else {"source": literal(source)}),
         **(data or {}),
     }
     fields: Document = {

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pymongo.errors import BulkWriteError, DuplicateKeyError
@@ -79,7 +79,9 @@ async def counts(store: Store, roots: Sequence[str]) -> dict[str, dict[JobState,
     return found
 
 
-async def retry(store: Store, flow_id: str, actor: str) -> int:
+async def retry(
+    store: Store, flow_id: str, actor: str, *, source: str | None = None, action: Mapping[str, Any] | None = None
+) -> int:
     """failed, cancelled → blocked while something below is not completed, else waiting; parents before children, so
     that none can miss its child's end. Returns: how many jobs. Raises: Duplicate when a unique key is held
     elsewhere."""
@@ -98,7 +100,7 @@ async def retry(store: Store, flow_id: str, actor: str) -> int:
         try:
             result = await store.jobs.update_one(
                 {"_id": id, "state": {"$in": ["failed", "cancelled"]}, "outbox": {"$exists": False}},
-                operations.retry(actor, pending=pending),
+                operations.retry(actor, pending=pending, source=source, action=action),
             )
         except DuplicateKeyError as error:
             raise Duplicate(index_of(error.details or {})) from None

@@ -6,6 +6,7 @@ no hot index, and an active one is in the smallest only.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import pymongo
@@ -14,7 +15,7 @@ from pymongo import ASCENDING, DESCENDING, IndexModel
 from switchtower.states import JobState
 from switchtower.store.collections import Store
 
-__all__ = ["HOT", "create_indexes", "missing_indexes"]
+__all__ = ["HOT", "create_indexes", "missing_indexes", "payload_index"]
 
 HOT = "hot"
 EXISTS = {"$exists": True}
@@ -131,6 +132,30 @@ EVENTS = [
     IndexModel([("gone_at", 1)], name="gone_at", expireAfterSeconds=0),
 ]
 
+AUDIT = [
+    # lists by each filter, the newest first: ids sort by time
+    *(IndexModel([(key, 1), ("_id", -1)], name=key) for key in ("org", "queue", "job_id", "actor", "action")),
+    # rows are forgotten when their retention has passed
+    IndexModel([("gone_at", 1)], name="gone_at", expireAfterSeconds=0),
+]
+
+KEYS = [
+    # verify: by what is kept of a key's text
+    IndexModel([("digest", 1)], name="digest", unique=True),
+]
+
+RATES = [
+    # an interval that nobody began anew is of no more use
+    IndexModel([("ends_at", 1)], name="ends_at", expireAfterSeconds=24 * 3600),
+]
+
+USAGE = [
+    # fold, and what a tenant used
+    IndexModel([("org", 1), ("day", 1), ("key", 1)], name="series", unique=True),
+    # 400 days of it are kept
+    IndexModel([("day", 1)], name="retention", expireAfterSeconds=400 * 24 * 3600),
+]
+
 BULK = [
     # resume after a crash; forget after a week
     IndexModel([("done", 1), ("_id", 1)], name="open"),
@@ -138,9 +163,20 @@ BULK = [
 ]
 
 
-def _plan(store: Store) -> list[tuple[Any, list[IndexModel]]]:
+def payload_index(path: str) -> str:
+    """The name of the index on a payload path."""
+    return f"payload:{path}"
+
+
+def _payload(path: str) -> IndexModel:
+    # search: jobs by a declared path of their payload, newest first; jobs without the path are not in it
+    field = f"payload.{path}"
+    return IndexModel([(field, 1), ("_id", -1)], name=payload_index(path), partialFilterExpression={field: EXISTS})
+
+
+def _plan(store: Store, search_paths: Sequence[str]) -> list[tuple[Any, list[IndexModel]]]:
     return [
-        (store.jobs, JOBS),
+        (store.jobs, JOBS + [_payload(path) for path in search_paths]),
         (store.dead_letters, DEAD_LETTERS),
         (store.workers, WORKERS),
         (store.minutes, MINUTES),
@@ -149,20 +185,27 @@ def _plan(store: Store) -> list[tuple[Any, list[IndexModel]]]:
         (store.bulk_operations, BULK),
         (store.crons, CRONS),
         (store.events, EVENTS),
+        (store.keys, KEYS),
+        (store.rates, RATES),
+        (store.usage, USAGE),
+        (store.audit, AUDIT),
     ]
 
 
-async def create_indexes(store: Store) -> None:
-    """Creates what is missing; harmless when several processes do it at once or all is there."""
+async def create_indexes(store: Store, search_paths: Sequence[str] = ()) -> None:
+    """Creates what is missing; harmless when several processes do it at once or all is there.
+
+    `search_paths` are payload paths to index. The index of a path that is not named any more stays until it is dropped.
+    """
     with pymongo.timeout(600):
-        for collection, models in _plan(store):
+        for collection, models in _plan(store, search_paths):
             await collection.create_indexes(models)
 
 
-async def missing_indexes(store: Store) -> list[str]:
+async def missing_indexes(store: Store, search_paths: Sequence[str] = ()) -> list[str]:
     """Names (`collection.index`) of the indexes that are planned and not there."""
     missing = []
-    for collection, models in _plan(store):
+    for collection, models in _plan(store, search_paths):
         there = await collection.index_information()
         missing += [
             f"{collection.name}.{model.document['name']}" for model in models if model.document["name"] not in there

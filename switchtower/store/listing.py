@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 import binascii
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
@@ -37,14 +37,18 @@ __all__ = [
     "filter_document",
     "keyset_page",
     "offset_page",
+    "payload_path",
     "projection",
     "queue_names",
+    "text_condition",
 ]
 
 Document = dict[str, Any]
 
 TIME_LIMIT_MS = 2_000
 TEXT_LIMIT = 256
+TEXTS = ("id", "name", "error", "payload")
+"""Where a text is looked for."""
 
 
 class JobOrder(StrEnum):
@@ -154,7 +158,7 @@ def filter_document(filter: JobFilter, *, org: str | None) -> Document:
     for match in filter.payload:
         clauses.append({payload_path(match.path): {"$eq": match.value}})
     if filter.text is not None:
-        clauses.append(_text(filter.text))
+        clauses.append(text_condition(filter.text))
     return {"$and": clauses} if len(clauses) > 1 else (clauses[0] if clauses else {})
 
 
@@ -166,23 +170,24 @@ def payload_path(path: str) -> str:
     return f"payload.{path}"
 
 
-def _text(text: str) -> Document:
+def text_condition(text: str, within: Collection[str] = TEXTS) -> Document:
+    """Jobs that have a text, whatever its case, in their ids, names, errors or payloads; `within` says in which.
+
+    Raises: InvalidInput for a text that is too long.
+    """
     if len(text) > TEXT_LIMIT:
         raise InvalidInput("text", f"is longer than {TEXT_LIMIT} characters.")
     if "\0" in text:
         raise InvalidInput("text", "must not contain NUL.")
     pattern = {"$regex": re.escape(text), "$options": "i"}
     inside = {"$regexMatch": {"input": _json("$payload"), "regex": re.escape(text), "options": "i"}}
-    return {
-        "$or": [
-            {"_id": text},
-            {"custom_id": pattern},
-            {"name": pattern},
-            {"error.message": pattern},
-            {"error.type": pattern},
-            {"$expr": inside},
-        ]
+    conditions: dict[str, list[Document]] = {
+        "id": [{"_id": text}, {"custom_id": pattern}],
+        "name": [{"name": pattern}],
+        "error": [{"error.message": pattern}, {"error.type": pattern}],
+        "payload": [{"$expr": inside}],
     }
+    return {"$or": [condition for where in TEXTS if where in within for condition in conditions[where]]}
 
 
 def _json(field: str) -> Document:

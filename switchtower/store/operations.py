@@ -73,13 +73,13 @@ def add_child(child_id: str, actor: str) -> Pipeline:
     ]
 
 
-def cancel(actor: str) -> Pipeline:
+def cancel(actor: str, *, source: str | None = None) -> Pipeline:
     """Any open job: an active one gets a cancel request (a second request changes nothing), every other is cancelled at
     once."""
     active = {"$eq": ["$state", "active"]}
     asked = {"$and": [active, present("$cancel_requested_at")]}
     to = when(active, "active", "cancelled")
-    moved = stamp(when(active, "request_cancel", "cancel"), actor=literal(actor), to=to)
+    moved = stamp(when(active, "request_cancel", "cancel"), actor=literal(actor), to=to, source=source)
     return [
         {
             "$set": {
@@ -94,20 +94,23 @@ def cancel(actor: str) -> Pipeline:
     ]
 
 
-def retry(actor: str, *, pending: Sequence[str] = ()) -> Pipeline:
+def retry(
+    actor: str, *, pending: Sequence[str] = (), source: str | None = None, action: Mapping[str, Any] | None = None
+) -> Pipeline:
     """Final, retrying or scheduled → waiting now. A final job begins a new generation with all its attempts.
 
     With `pending` (a flow's retry) it is blocked until those have completed again. A workflow run keeps the steps that
-    completed and were not compensated.
+    completed and were not compensated. `action` says what the retry is part of, for the audit trail.
     """
     to = "blocked" if pending else "waiting"
+    part_of = {} if action is None else {"action": literal(action)}
     final = {"$in": ["$state", ["completed", "failed", "cancelled"]]}
     again = {"$add": ["$$NOW", "$ttl_ms"]}
     fresh = dict.fromkeys(("result", "error", "finished_at", "started_at", "progress"), GONE)
     return [
         {
             "$set": {
-                **stamp("retry", actor=literal(actor), to=to),
+                **stamp("retry", actor=literal(actor), to=to, source=source, data=part_of),
                 **{field: when(final, value, f"${field}") for field, value in fresh.items()},
                 "state": to,
                 "pending": list(pending) if pending else "$pending",
@@ -126,12 +129,12 @@ def retry(actor: str, *, pending: Sequence[str] = ()) -> Pipeline:
     ]
 
 
-def promote(actor: str) -> Pipeline:
+def promote(actor: str, *, source: str | None = None) -> Pipeline:
     """scheduled, retrying → waiting now."""
     return [
         {
             "$set": {
-                **stamp("promote", actor=literal(actor), to="waiting"),
+                **stamp("promote", actor=literal(actor), to="waiting", source=source),
                 "state": "waiting",
                 "run_at": "$$NOW",
                 "order": in_order(NOW_MS),
@@ -140,24 +143,32 @@ def promote(actor: str) -> Pipeline:
     ]
 
 
-def update(actor: str, fields: Mapping[str, Any]) -> Pipeline:
-    """Changes what an operator may change; a scheduled or retrying job with a new `run_at` keeps its state."""
+def update(actor: str, fields: Mapping[str, Any], *, source: str | None = None) -> Pipeline:
+    """Changes what an operator may change; a scheduled or retrying job with a new `run_at` keeps its state.
+
+    The event has the values before and after, of a payload the name alone.
+    """
     sets: Document = {field: literal(value) for field, value in fields.items()}
     if "priority" in fields:
         sets["rank"] = fields["priority"]
     if "run_at" in fields:
         sets["order"] = in_order({"$toLong": literal(fields["run_at"])})
-    return [{"$set": {**stamp("update", actor=literal(actor), data={"fields": sorted(fields)}), **sets}}]
+    small = [field for field in sorted(fields) if field != "payload"]
+    data: Document = {"fields": sorted(fields)}
+    if small:
+        data["before"] = {field: f"${field}" for field in small}
+        data["after"] = {field: literal(fields[field]) for field in small}
+    return [{"$set": {**stamp("update", actor=literal(actor), source=source, data=data), **sets}}]
 
 
-def remove(actor: str) -> Pipeline:
+def remove(actor: str, *, source: str | None = None) -> Pipeline:
     """Any state → a tombstone: invisible to every reader, deleted once its effects are relayed."""
     completed = {"$eq": ["$state", "completed"]}
     dropped = ("payload", "result", "logs", "attempts", "custom_id", "pending", "parked", "expires_at")
     return [
         {
             "$set": {
-                **stamp("remove", actor=literal(actor), to="removed"),
+                **stamp("remove", actor=literal(actor), to="removed", source=source),
                 **UNLEASED,
                 **dict.fromkeys(dropped, GONE),
                 "unique_hold": SETTLED["unique_hold"],

@@ -55,7 +55,14 @@ async def known(store: Store, *, org: str | None) -> list[str]:
 
 
 async def control(
-    store: Store, name: str, type: str, *, actor: str, org: str = "", job_name: str | None = None
+    store: Store,
+    name: str,
+    type: str,
+    *,
+    actor: str,
+    org: str = "",
+    job_name: str | None = None,
+    source: str | None = None,
 ) -> Controls:
     """Pauses or resumes a queue, or one job name of it; stamps the event. Idempotent. Returns: the controls after it.
 
@@ -65,10 +72,15 @@ async def control(
     sets: Document
     if job_name is None:
         sets = {"paused": type == "pause"}
+        change: Document = {
+            "before": {"paused": {"$ifNull": ["$paused", False]}},
+            "after": {"paused": type == "pause"},
+        }
     else:
         names = {"$ifNull": ["$paused_names", []]}
         operator = "$setUnion" if type == "pause" else "$setDifference"
         sets = {"paused_names": {operator: [names, [literal(job_name)]]}}
+        change = {}
     following = {"$add": [{"$ifNull": ["$event_seq", 0]}, 1]}
     event = {
         "type": type,
@@ -77,6 +89,7 @@ async def control(
         "actor": literal(actor),
         "org": literal(org),
         **({"name": literal(job_name)} if job_name is not None else {}),
+        **({"source": literal(source), **change} if source is not None else {}),
     }
     document = await store.queues.find_one_and_update(
         {"_id": _key(name, org)},
@@ -99,12 +112,21 @@ async def control(
 
 
 async def announce(
-    store: Store, name: str, type: str, *, actor: str, org: str = "", data: Document | None = None
+    store: Store,
+    name: str,
+    type: str,
+    *,
+    actor: str,
+    org: str = "",
+    data: Document | None = None,
+    source: str | None = None,
 ) -> None:
     """Stamps an event on a queue that changes none of its controls (`drain`, `clean`, `obliterate`)."""
     following = {"$add": [{"$ifNull": ["$event_seq", 0]}, 1]}
     event = {"type": type, "at": "$$NOW", "queue": literal(name), "actor": literal(actor), "org": literal(org)}
     event |= {key: literal(value) for key, value in (data or {}).items()}
+    if source is not None:
+        event["source"] = literal(source)
     await store.queues.update_one(
         {"_id": _key(name, org)},
         [

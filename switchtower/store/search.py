@@ -63,6 +63,7 @@ async def look_through(
     job is, of one `queue` or of all, for about `seconds` or 500,000 jobs.
     """
     base, hint = _base(queue, path)
+    narrowed = scope if queue is None else {**scope, "queue": queue}
     found = Scan(reached=after)
     window, began = FIRST_WINDOW, time.monotonic()
     while True:
@@ -70,7 +71,14 @@ async def look_through(
         try:
             with time_limit(WINDOW_LIMIT_MS):
                 end = await _end(store, base, hint, found.reached, window)
-                rows = await _rows(store, queue, base, hint, condition, scope, (end, found.reached), limit, found, fields)
+                part = _between(end, found.reached)
+                left = limit + 1 - len(found.documents)
+                rows = await _rows(store, [base | part, narrowed, condition], hint, left, fields)
+                if hint == "listing":
+                    # Active jobs are few, and stand in an index of their own.
+                    active: Document = {"state": "active", "queue": queue} | part
+                    rows += await _rows(store, [active, narrowed, condition], "active", left, fields)
+                    rows = sorted(rows, key=lambda row: row["_id"], reverse=True)[:left]
         except PyMongoError as error:
             if found.scanned and unavailable(error):
                 return found
@@ -118,32 +126,12 @@ async def _rest(store: Store, base: Document, hint: str, after: str | None) -> i
 
 
 async def _rows(
-    store: Store,
-    queue: str | None,
-    base: Document,
-    hint: str,
-    condition: Document,
-    scope: Document,
-    part: tuple[str | None, str | None],
-    limit: int,
-    found: Scan,
-    fields: Mapping[str, int] | None,
+    store: Store, clauses: Sequence[Document], hint: str, limit: int, fields: Mapping[str, int] | None
 ) -> list[Document]:
-    clauses = [_between(*part), scope, condition]
-    if hint == "listing":
-        # Active jobs are few, and stand in an index of their own.
-        match: Document = {"$or": [base | _between(*part), {"state": "active", "queue": queue} | _between(*part)]}
-    else:
-        match = base | ({} if queue is None else {"queue": queue})
-    rows = store.jobs.find(
-        {"$and": [clause for clause in (match, *clauses) if clause]},
-        fields,
-        sort=[("_id", -1)],
-        limit=limit + 1 - len(found.documents),
-        hint=None if hint == "listing" else hint,
-    )
-    documents: list[Document] = await rows.to_list(None)
-    return documents
+    match = {"$and": [clause for clause in clauses if clause]}
+    found = store.jobs.find(match, fields, sort=[("_id", -1)], limit=limit, hint=hint)
+    rows: list[Document] = await found.to_list(None)
+    return rows
 
 
 async def custom_ids(

@@ -155,6 +155,7 @@ async def checkpoint(
             "cond": {"$ne": ["$$step.name", literal(step.name)]},
         }
     }
+    awaiting: Any = [] if compensating else _EVENTS_AWAITED
     children: Document = {}
     if adopt:
         children = {
@@ -188,7 +189,7 @@ async def checkpoint(
             {
                 "$set": {
                     "steps_bytes": {"$bsonSize": {"steps": "$steps"}},
-                    "awaiting": [] if compensating else _EVENTS_AWAITED,
+                    "awaiting": awaiting,
                 }
             },
             {"$set": {"awaiting": when({"$eq": ["$awaiting", []]}, GONE, "$awaiting")}},
@@ -207,10 +208,12 @@ async def ended(store: Store, ids: Sequence[str]) -> list[Document]:
     return rows
 
 
-async def replay(store: Store, job_id: str, actor: str, *, keep: Sequence[str]) -> Document | None:
+async def replay(
+    store: Store, job_id: str, actor: str, *, keep: Sequence[str], source: str | None = None
+) -> Document | None:
     """final → waiting as a new generation that keeps the steps of these names that were not compensated. Guard: outbox
     relayed."""
-    [again] = operations.retry(actor)
+    [again] = operations.retry(actor, source=source, action={"name": "workflow.replay"})
     kept = {
         "$filter": {
             "input": {"$ifNull": ["$steps", []]},

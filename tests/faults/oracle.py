@@ -1,7 +1,7 @@
 """What must hold after any fault has healed and the queue has drained (N2 of the reliability rules).
 
-Nothing acknowledged is lost; no generation completes twice; every effect happened exactly once; whoever saw a handler run
-twice can see why; the counters equal a fresh count; nothing is left half done.
+Nothing acknowledged is lost; no generation completes twice; every effect happened exactly once; whoever saw a handler
+run twice can see why; the counters equal a fresh count; nothing is left half done.
 """
 
 from __future__ import annotations

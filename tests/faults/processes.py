@@ -1,7 +1,8 @@
 """Real worker processes, many of them, to be killed, frozen and thawed.
 
-Starting an interpreter costs a second of CPU, which a test with a hundred deaths cannot pay on a small machine: a nursery
-imports `switchtower.runner` once, and forks; each fork runs the runner's own `main` and is a process in every respect.
+Starting an interpreter costs a second of CPU, which a test with a hundred deaths cannot pay on a small machine: a
+nursery imports `switchtower.runner` once, and forks; each fork runs the runner's own `main` and is a process in every
+respect.
 """
 
 from __future__ import annotations
@@ -88,11 +89,12 @@ class Nursery:
         drain_seconds: float = 10,
         grace_seconds: float = 5,
         die_at: str | None = None,
+        worker_id: str | None = None,
         queues: str = "default",
     ) -> WorkerProcess:
         """Starts one worker; it says `ready` in its log when it claims."""
-        worker_id = new_id(WORKER)
-        log = self.folder / f"{worker_id}.log"
+        worker_id = worker_id or new_id(WORKER)
+        log = self.folder / f"{worker_id} {len(self.workers)}.log"
         order = {
             "arguments": [
                 *("tasks:app", "--app-dir", str(TASKS.parent), "--worker-id", worker_id, "--queues", queues),

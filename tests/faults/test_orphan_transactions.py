@@ -62,10 +62,9 @@ BODIES = {
 """,
     "flow": """
     from switchtower.callers import SYSTEM
-    from switchtower.flows import FlowNode, NewFlow
+    from switchtower.flows import node
     from switchtower.jobs import NewJob
-    leaves = [FlowNode(NewJob(name="work"), children=[]) for _ in range(3)]
-    await engine.flows.create(NewFlow(root=FlowNode(NewJob(name="work"), children=leaves)), caller=SYSTEM)
+    await engine.flows.enqueue(node(NewJob(name="work"), *(NewJob(name="work") for _ in range(3))), caller=SYSTEM)
 """,
 }
 

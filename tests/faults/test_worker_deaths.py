@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -85,7 +86,7 @@ def how_long_they_waited(ledger: Ledger, killed: list[tuple[float, int]]) -> tup
     waits = []
     for id, begins in ledger.of("begin").items():
         begins.sort(key=lambda note: note.fence)
-        for run, following in zip(begins, begins[1:], strict=False):
+        for run, following in pairwise(begins):
             if run.pid in deaths and (id, run.token) not in finished:
                 interrupted.add(id)
                 waits.append(following.at - deaths[run.pid])
@@ -208,3 +209,33 @@ async def late_calls_are_refused(engine: Engine, first: dict[str, Any], holders:
         with pytest.raises(NotFound):
             await engine.workers.renew(worker)
     return len(first)
+
+
+@pytest.mark.slow
+async def test_restart_under_the_old_id_leaves_no_job_behind(
+    engine: Engine, view: Database[dict[str, Any]], nursery: Nursery
+) -> None:
+    # The lease outlasts the test: the new process renews it, and nobody would ever find the old one's jobs.
+    ids = await enqueue(engine, 5, payload={"seconds": 2})
+    first = nursery.start(worker_id="mine", lease_seconds=600)
+    ledger = Ledger(nursery.ledger)
+    await until(lambda: view["jobs"].count_documents({"started": True}) == 5, timeout_seconds=20)
+    first.kill()
+    await until(lambda: not first.alive)
+    nursery.start(worker_id="mine", lease_seconds=600)
+    await drained(engine, timeout_seconds=20)
+    assert verify(view, ids, ledger=ledger.read()) == {"completed": 5}
+    assert {job["attempts"][0]["outcome"] for job in view["jobs"].find()} == {"lost"}
+
+
+@pytest.mark.slow
+async def test_claim_of_a_worker_that_does_not_know_it_is_lost_is_found(
+    engine: Engine, view: Database[dict[str, Any]], nursery: Nursery
+) -> None:
+    await enqueue(engine, 3)
+    await engine.workers.register(WorkerInfo(id="thawed", queues=["default"]))
+    await engine.workers.bury_dead("thawed")
+    await engine.claims.claim("thawed", ["default"], limit=1)
+    assert not holders_are_present(view)
+    async with maintained(engine):
+        await until(lambda: view["jobs"].count_documents({"state": "waiting"}) == 3, timeout_seconds=5)

@@ -1,10 +1,10 @@
 """The queue against the model: random operations on the real engine and database, compared after each of them.
 
-Invariants are those of the reliability rules: I1 a token exactly while active; I2 legal edges only; I3 one completion per
-generation; I4 attempts bounded; I5 nothing acknowledged is lost; I6 nothing rescued in grace; I7 one open job per unique
-key; I8 one dead letter per failed generation; I9 a parent runs after its children; I10 counters equal a scan; I11 events
-without gaps; I12 claim order; I13 cancelled jobs do not start; I15 effects exactly once; I16 tombstones go last; I18 a
-winner's repeat gets the same answer. The comparison with the model covers what is not checked by itself.
+Invariants are those of the reliability rules: I1 a token exactly while active; I2 legal edges only; I3 one completion
+per generation; I4 attempts bounded; I5 nothing acknowledged is lost; I6 nothing rescued in grace; I7 one open job per
+unique key; I8 one dead letter per failed generation; I9 a parent runs after its children; I10 counters equal a scan;
+I11 events without gaps; I12 claim order; I13 cancelled jobs do not start; I15 effects exactly once; I16 tombstones go
+last; I18 a winner's repeat gets the same answer. What is not checked by itself, the comparison with the model covers.
 """
 
 from __future__ import annotations
@@ -245,7 +245,9 @@ class QueueMachine(RuleBasedStateMachine):
         discard=st.sampled_from(["", "", "", "complete", "fail"]),
         many=seldom,
     )
-    def enqueue(self, queue: str, name: str, priority: int, attempts: int, lifo: bool, discard: str, many: bool) -> None:
+    def enqueue(
+        self, queue: str, name: str, priority: int, attempts: int, lifo: bool, discard: str, many: bool
+    ) -> None:
         self.do(
             Enqueue(
                 queue,
@@ -289,7 +291,9 @@ class QueueMachine(RuleBasedStateMachine):
             )
         )
 
-    @rule(worker=st.sampled_from(WORKERS), queue=busy_queues, names=handlers, fresh=st.sampled_from([True, True, False]))
+    @rule(
+        worker=st.sampled_from(WORKERS), queue=busy_queues, names=handlers, fresh=st.sampled_from([True, True, False])
+    )
     def claim(self, worker: str, queue: str, names: frozenset[str] | None, fresh: bool) -> None:
         self.do(Claim(worker, queue, names, fresh=fresh))
 
@@ -401,7 +405,7 @@ class QueueMachine(RuleBasedStateMachine):
         id = self.pick(parent, lambda job: job.state in ("waiting", "blocked", "scheduled"))
         if id is None:
             return
-        for end in ends:
+        for _ in ends:
             self.do(Enqueue("right", priority=-99, parent=id, max_attempts=1))
         self.do(Register("runner", frozenset()))
         for end in ends:

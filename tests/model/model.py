@@ -1,7 +1,7 @@
 """What should be in the database? An independent account of the queue's rules, kept in memory.
 
 Nothing here is taken from `switchtower.states` or the pipelines: the rules are written down a second time, as plain
-Python, so that a fault in one of the two shows. An operation that the rules forbid raises `Refused` and changes nothing.
+Python, so that a fault in one of the two shows. What the rules forbid raises `Refused` and changes nothing.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import Any
 OPEN = {"scheduled", "waiting", "blocked", "active", "retrying"}
 FINAL = {"completed", "failed", "cancelled"}
 CLAIM_ALLOWANCE = 5
+SAID = {"complete": "completed", "abort": "cancelled", "snooze": "snoozed", "release": "released"}
 
 
 class Refused(Exception):
@@ -281,7 +282,7 @@ class Model:
         """One run's end. The same said again under the token that ended a run is answered, and changes nothing; a batch
         does not even look at what is said."""
         job = self.jobs.get(id)
-        said = {"complete": "completed", "abort": "cancelled", "snooze": "snoozed", "release": "released"}.get(verb, "failed")
+        said = SAID.get(verb, "failed")
         if job is not None and job.token != token and job.last_report is not None:
             known_token, known = job.last_report
             both_failed = {said, known} <= {"failed", "cancelled"}
@@ -319,7 +320,8 @@ class Model:
         for job in self.jobs.values():
             if job.worker != worker or job.state != "active":
                 continue
-            spent = (job.started and job.attempt >= job.max_attempts) or job.claims >= job.max_attempts + CLAIM_ALLOWANCE
+            left = job.max_attempts - job.attempt if job.started else 1
+            spent = left <= 0 or job.claims >= job.max_attempts + CLAIM_ALLOWANCE
             if job.cancel_requested:
                 job.finish("cancelled")
             elif spent:
@@ -340,7 +342,7 @@ class Model:
     # Operators.
 
     def _refuse(self, job: ModelJob) -> Refused:
-        """A verb that the state forbids changes nothing, but what the job had declared before is carried out by then."""
+        """A verb that the state forbids changes nothing, but what the job had declared is carried out by then."""
         if job.outbox:
             self.relay(job.id)
         return Refused("InvalidTransition")

@@ -216,7 +216,8 @@ def gone_claimers_are_not_looked_for() -> AbstractContextManager[Any]:
 
 def failed_children_free_their_parents() -> AbstractContextManager[Any]:
     async def settle(store: Any, jobs: Any) -> None:
-        await store.jobs.update_many({"pending": {"$in": [j["_id"] for j in jobs]}}, transitions.unblock([j["_id"] for j in jobs]))
+        ids = [job["_id"] for job in jobs]
+        await store.jobs.update_many({"pending": {"$in": ids}}, transitions.unblock(ids))
 
     return patch.object(outbox, "settle", settle)
 

@@ -545,7 +545,7 @@ class RelayTwice(Operation):
 
 @dataclass
 class Then(Operation):
-    """One process's operations in a row, for races against another process's. `later` makes the next from the answers."""
+    """One process's operations in a row, in a race with another process; `later` makes the next from the answers."""
 
     first: Operation
     later: Any

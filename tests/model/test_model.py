@@ -14,7 +14,7 @@ from pymongo import MongoClient
 from tests.model.machine import QueueMachine, World
 from tests.model.mutants import MUTANTS, Mutant
 
-EXAMPLES = {"ci": 120, "full": 10_000}
+EXAMPLES = {"ci": 60, "full": 10_000}
 GATE_EXAMPLES = 60
 
 

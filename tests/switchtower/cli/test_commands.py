@@ -88,6 +88,21 @@ class TestEnqueue:
         assert "\x1b" not in ended.out
         assert f"job_1 {state.lower()}" in ended.out.splitlines()[-1]
 
+    @pytest.mark.parametrize(
+        ("options", "code"),
+        [(["--remove-on-complete"], 0), (["--remove-on-complete", "--remove-on-fail"], 1), ([], 1)],
+    )
+    async def test_watch_of_a_job_that_is_removed_at_its_end(
+        self, server: ScriptedServer, options: list[str], code: int
+    ) -> None:
+        server.answer = enqueued
+        running = asyncio.create_task(switchtower("enqueue", "t", "--watch", *options, "--url", server.url))
+        socket, message = await server.subscribed.get()
+        await push(socket, message, {"job": job("ACTIVE")})
+        await push(socket, message, {"job": None})
+        ended = await running
+        assert (ended.code, ended.out.splitlines()[-1]) == (code, "job_1 removed")
+
     async def test_watch_with_json_is_one_document_a_line(self, server: ScriptedServer) -> None:
         server.answer = enqueued
         running = asyncio.create_task(switchtower("enqueue", "t", "-w", "--json", "--url", server.url))

@@ -1,0 +1,106 @@
+"""What can be asked of workflows, their runs and events, and done to them?"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from schema.context import Context
+from schema.resolvers.auditing import audited
+from schema.resolvers.bounds import Listing, Window
+from schema.resolvers.streams import changes
+from switchtower.errors import NotFound
+from switchtower.events import Topic
+from switchtower.ids import job_of_run
+from switchtower.payloads import check_text
+from switchtower.states import FINAL
+from switchtower.workflows import NewRun, RunState, WorkflowRun
+
+__all__ = ["PublishedEvent", "Workflow", "cancel", "get", "names", "page", "publish", "replay", "start", "watch"]
+
+
+@dataclass(frozen=True, slots=True)
+class Workflow:
+    """A workflow that live workers have."""
+
+    name: str
+    versions: list[int]
+
+
+@dataclass(frozen=True, slots=True)
+class PublishedEvent:
+    """An event that was stored."""
+
+    id: str
+    name: str
+    published_at: datetime
+
+
+async def names(context: Context) -> list[Workflow]:
+    """The workflows that live workers have, by name."""
+    found = await context.engine.workflows.names(org=context.caller.org)
+    return [Workflow(name, versions) for name, versions in found.items()]
+
+
+async def get(context: Context, id: str) -> WorkflowRun | None:
+    """The run with this id (its own, its job's, or the one that its starter chose)."""
+    return await context.engine.workflows.get(id, caller=context.caller)
+
+
+async def page(
+    context: Context, part: Window, *, workflow: str | None, states: Sequence[RunState] | None
+) -> Listing[WorkflowRun]:
+    """One page of runs, newest first, without their steps. Raises InvalidInput."""
+    if workflow is not None:
+        check_text("filter.workflow", workflow, limit=256)
+    runs = context.engine.workflows
+    found = await runs.page(caller=context.caller, workflow=workflow, states=states, **part.arguments)
+    return Listing(found, lambda: runs.count(caller=context.caller, workflow=workflow, states=states))
+
+
+async def start(context: Context, new: NewRun) -> WorkflowRun:
+    """Starts a run; the same idempotency key or run id gives the same run. Raises InvalidInput."""
+    started = await context.engine.workflows.start(new, caller=context.caller)
+    run = await get(context, started.job.id)
+    if run is None:
+        raise NotFound("Workflow run", started.job.id)
+    return run
+
+
+async def publish(context: Context, name: str, payload: Any, *, idempotency_key: str | None = None) -> PublishedEvent:
+    """Publishes an event for one run that waits for it, now or within 30 days. Raises InvalidInput."""
+    id, at = await context.engine.workflows.publish(
+        name, payload, caller=context.caller, idempotency_key=idempotency_key
+    )
+    return PublishedEvent(id, name, at)
+
+
+@audited("workflow.cancel", target="id")
+async def cancel(context: Context, id: str) -> WorkflowRun:
+    """Cancels a run. Raises NotFound, InvalidTransition."""
+    return await context.engine.workflows.cancel(id, caller=context.caller)
+
+
+@audited("workflow.replay", target="id")
+async def replay(context: Context, id: str, from_step: str) -> WorkflowRun:
+    """Runs a final run again from a step on. Raises NotFound, InvalidInput, InvalidTransition, Conflict."""
+    return await context.engine.workflows.replay(id, from_step, caller=context.caller)
+
+
+async def watch(context: Context, id: str) -> AsyncGenerator[WorkflowRun | None, None]:
+    """The run now, then whenever it changed, to its end; None, and the end, where there is none."""
+    run = await get(context, id)
+    if run is None:
+        yield None
+        return
+    async with changes(context, Topic.JOB, run.job.id) as noticed:
+        while True:
+            run = await get(context, job_of_run(run.id))
+            yield run
+            if run is None or run.job.state in FINAL:
+                return
+            await noticed.wait()
+            if noticed.ended:
+                return

@@ -1,0 +1,146 @@
+"""Who holds a key, and how much may each of them use?"""
+
+from __future__ import annotations
+
+import hmac
+from collections.abc import Sequence
+from datetime import date, timedelta
+
+from switchtower.access import (
+    ApiKey,
+    CreatedKey,
+    NewApiKey,
+    RateLimit,
+    TenantLimits,
+    Usage,
+    digest_of,
+    mint,
+    well_formed,
+)
+from switchtower.callers import SYSTEM, Caller
+from switchtower.errors import Forbidden, InvalidInput, NotFound, Unauthorized
+from switchtower.ids import API_KEY, new_id
+from switchtower.store import keys as commands
+from switchtower.store.collections import Store
+from switchtower.store.driver import translate_errors
+from switchtower.store.keys import Portion
+
+__all__ = ["Keys"]
+
+PORTIONS = 20
+MAX_PORTION = 200
+MAX_USAGE_DAYS = 400
+MAX_USAGE_ROWS = 10_000
+
+_KeyList = list[ApiKey]
+_Usages = list[Usage]
+
+
+@translate_errors
+class Keys:
+    """The verbs on API keys and tenants."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    async def create(self, new: NewApiKey, *, caller: Caller) -> CreatedKey:
+        """Creates a key. Its text is in the answer and nowhere else. A tenant's caller creates keys of its tenant, with
+        no scope that it has not itself.
+
+        Raises: InvalidInput, Forbidden.
+        """
+        new.check()
+        if caller.org is not None and new.org not in (None, caller.org):
+            raise Forbidden("A tenant's key can create keys of its own tenant only; leave org out.")
+        now = self._store.clock.now()
+        key = ApiKey(
+            new_id(API_KEY),
+            new.name,
+            new.env,
+            frozenset(new.scopes),
+            now,
+            caller.actor,
+            org=new.org if caller.org is None else caller.org,
+            app=new.app,
+            queue=new.queue,
+            webhook_url=new.webhook_url,
+            rate=new.rate,
+            expires_at=None if new.expires_in_ms is None else now + timedelta(milliseconds=new.expires_in_ms),
+        )
+        beyond = key.grants - caller.scopes
+        if beyond:
+            raise Forbidden(f"A key can pass on only scopes that it has; it lacks {', '.join(sorted(beyond))}.")
+        text = mint(key.id, key.env)
+        await commands.insert(self._store, key, digest_of(text))
+        return CreatedKey(key, text)
+
+    async def list(self, *, caller: Caller) -> _KeyList:
+        """All keys of the caller's tenant (an operator: of all), revoked ones too, oldest first."""
+        return await commands.find_many(self._store, caller)
+
+    async def get(self, id: str, *, caller: Caller) -> ApiKey | None:
+        """The key with this id; None when the caller sees none."""
+        found = await commands.find_many(self._store, caller, [id])
+        return found[0] if found else None
+
+    async def revoke(self, id: str, *, caller: Caller) -> ApiKey:
+        """Revokes a key for good: servers refuse it within a second and close what it holds open. Idempotent.
+
+        Raises: NotFound.
+        """
+        key = await commands.revoke(self._store, id, caller)
+        if key is None:
+            raise NotFound("API key", id)
+        return key
+
+    async def verify(self, text: str) -> ApiKey:
+        """The key with this text. Raises: Unauthorized when there is none, or it is revoked or has expired."""
+        if not well_formed(text):
+            raise Unauthorized()
+        digest = digest_of(text)
+        found = await commands.by_digest(self._store, digest)
+        if found is None or not hmac.compare_digest(found[1], digest) or not self.valid(found[0]):
+            raise Unauthorized()
+        return found[0]
+
+    def valid(self, key: ApiKey) -> bool:
+        """Whether a key that was read opens anything now, by the database's clock."""
+        return key.is_valid(self._store.clock.now())
+
+    async def still_valid(self, ids: Sequence[str]) -> set[str]:
+        """Which of these keys open anything now."""
+        return {key.id for key in await commands.find_many(self._store, SYSTEM, ids) if self.valid(key)}
+
+    async def none_exists(self) -> bool:
+        """Whether no key was ever created; a revoked key is one that was."""
+        return await commands.none_exists(self._store)
+
+    async def take(self, owner: str, rate: RateLimit) -> Portion:
+        """Takes the next portion of a rate for this process: a twentieth of it, so that many requests share one
+        write. What is not used until the interval ends is lost: a rate is never exceeded, at most not reached."""
+        size = max(1, min(MAX_PORTION, rate.requests // PORTIONS))
+        return await commands.take(self._store, owner, rate, size)
+
+    async def set_tenant_limits(self, limits: TenantLimits, *, caller: Caller) -> TenantLimits:
+        """Sets what a tenant may use. Raises: InvalidInput; Forbidden: a tenant's caller."""
+        limits.check()
+        if caller.org is not None:
+            raise Forbidden("The limits of tenants are the operator's to set.")
+        await commands.insert_tenant(self._store, limits, actor=caller.actor)
+        return limits
+
+    async def tenant_limits(self, org: str) -> TenantLimits:
+        """What a tenant may use; a tenant that nobody limited has no limits."""
+        return await commands.tenant(self._store, org)
+
+    async def usage(self, since: date, until: date, *, caller: Caller) -> _Usages:
+        """Jobs enqueued per day and key, both days included; some seconds behind. Raises: InvalidInput."""
+        if until < since:
+            raise InvalidInput("to", "must not be before from.")
+        if (until - since).days > MAX_USAGE_DAYS:
+            raise InvalidInput("from", f"at most {MAX_USAGE_DAYS} days at once.")
+        return await commands.usage(self._store, caller, since, until, MAX_USAGE_ROWS)
+
+    async def jobs_this_month(self, org: str) -> int:
+        """How many jobs a tenant enqueued in this calendar month (UTC); some seconds behind."""
+        return await commands.used_jobs(self._store, org, self._store.clock.now().date().replace(day=1))

@@ -1,0 +1,195 @@
+"""Which commands keep API keys, hand out portions of their rate, and keep what tenants may use and used?"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, date, datetime
+from typing import Any
+
+from pymongo import ReturnDocument
+from pymongo.errors import DuplicateKeyError
+
+from switchtower.access import ApiKey, RateLimit, Scope, TenantLimits, Usage
+from switchtower.callers import Caller
+from switchtower.store.collections import Store
+from switchtower.store.expressions import literal
+from switchtower.store.jobs import visible_to
+
+__all__ = [
+    "Portion",
+    "by_digest",
+    "find_many",
+    "insert",
+    "insert_tenant",
+    "none_exists",
+    "revoke",
+    "take",
+    "tenant",
+    "usage",
+    "used_jobs",
+]
+
+Document = dict[str, Any]
+_SHOWN = {"digest": 0}
+
+
+def _rate_document(rate: RateLimit | None) -> Document | None:
+    return None if rate is None else {"requests": rate.requests, "per_ms": rate.per_ms}
+
+
+def _rate_from(d: Document | None) -> RateLimit | None:
+    return None if d is None else RateLimit(d["requests"], d["per_ms"])
+
+
+def _key_from(d: Document) -> ApiKey:
+    return ApiKey(
+        d["_id"],
+        d["name"],
+        d["env"],
+        frozenset(Scope(scope) for scope in d["scopes"]),
+        d["created_at"],
+        d["created_by"],
+        org=d.get("tenant"),
+        app=d.get("app", ""),
+        queue=d.get("queue"),
+        webhook_url=d.get("webhook_url"),
+        rate=_rate_from(d.get("rate")),
+        expires_at=d.get("expires_at"),
+        revoked_at=d.get("revoked_at"),
+    )
+
+
+def _visible(caller: Caller) -> Document:
+    return {} if caller.org is None else {"tenant": caller.org}
+
+
+async def insert(store: Store, key: ApiKey, digest: bytes) -> None:
+    """Keeps a key by the digest of its text, and stamps the event."""
+    event = {"type": "create", "at": key.created_at, "name": key.name, "actor": key.created_by, "org": key.org or ""}
+    document: Document = {
+        "_id": key.id,
+        "digest": digest,
+        "name": key.name,
+        "env": key.env,
+        "scopes": sorted(scope.value for scope in key.scopes),
+        "tenant": key.org,
+        "app": key.app,
+        "queue": key.queue,
+        "webhook_url": key.webhook_url,
+        "rate": _rate_document(key.rate),
+        "created_at": key.created_at,
+        "created_by": key.created_by,
+        "expires_at": key.expires_at,
+        "revoked_at": None,
+        "event_seq": 1,
+        "event": {"1": event},
+    }
+    await store.keys.insert_one(document)
+
+
+async def by_digest(store: Store, digest: bytes) -> tuple[ApiKey, bytes] | None:
+    """The key with this digest, revoked or not, and the digest as it is kept.
+
+    Looked up by the digest alone: whether the id in a wrong text exists makes no difference in the work done.
+    """
+    row = await store.keys.find_one({"digest": digest})
+    return None if row is None else (_key_from(row), bytes(row["digest"]))
+
+
+async def find_many(store: Store, caller: Caller, ids: Sequence[str] | None = None) -> list[ApiKey]:
+    """The keys that a caller may see, oldest first; of these ids where given."""
+    match = _visible(caller) | ({} if ids is None else {"_id": {"$in": list(ids)}})
+    return [_key_from(row) async for row in store.keys.find(match, _SHOWN, sort=[("_id", 1)])]
+
+
+async def none_exists(store: Store) -> bool:
+    """Whether no key was ever created."""
+    return await store.keys.find_one({}, {"_id": 1}) is None
+
+
+async def revoke(store: Store, id: str, caller: Caller) -> ApiKey | None:
+    """Revokes a key for good and stamps the event. Guard: it is not revoked. Returns: it, revoked by whomever."""
+    following = {"$add": ["$event_seq", 1]}
+    event = {
+        "type": "revoke",
+        "at": "$$NOW",
+        "name": "$name",
+        "actor": literal(caller.actor),
+        "org": {"$ifNull": ["$tenant", ""]},
+    }
+    sets = {
+        "revoked_at": "$$NOW",
+        "event_seq": following,
+        "event": {"$arrayToObject": [[{"k": {"$toString": following}, "v": event}]]},
+    }
+    match = {"_id": id, **_visible(caller)}
+    row = await store.keys.find_one_and_update(
+        {**match, "revoked_at": None}, [{"$set": sets}], _SHOWN, return_document=ReturnDocument.AFTER
+    )
+    row = row or await store.keys.find_one(match, _SHOWN)
+    return None if row is None else _key_from(row)
+
+
+@dataclass(frozen=True, slots=True)
+class Portion:
+    """Requests of one interval that this process may admit without asking again, and how long the interval lasts."""
+
+    granted: int
+    left_ms: int
+
+
+async def take(store: Store, owner: str, rate: RateLimit, size: int) -> Portion:
+    """Takes up to `size` requests out of the present interval of a rate; an interval begins with its first request."""
+    fresh = {"$lte": [{"$ifNull": ["$ends_at", "$$NOW"]}, "$$NOW"]}
+    pipeline: list[Document] = [
+        {"$set": {"fresh": fresh}},
+        {
+            "$set": {
+                "used": {"$cond": ["$fresh", 0, "$used"]},
+                "ends_at": {"$cond": ["$fresh", {"$add": ["$$NOW", rate.per_ms]}, "$ends_at"]},
+            }
+        },
+        {"$set": {"granted": {"$max": [0, {"$min": [size, {"$subtract": [rate.requests, "$used"]}]}]}}},
+        {"$set": {"used": {"$add": ["$used", "$granted"]}, "left_ms": {"$subtract": ["$ends_at", "$$NOW"]}}},
+        {"$unset": "fresh"},
+    ]
+    for last in (False, True):
+        try:
+            row = await store.rates.find_one_and_update(
+                {"_id": owner}, pipeline, upsert=True, return_document=ReturnDocument.AFTER
+            )
+            break
+        except DuplicateKeyError:  # two first requests at once
+            if last:
+                raise
+    return Portion(int(row["granted"]), int(row["left_ms"]))
+
+
+async def insert_tenant(store: Store, limits: TenantLimits, *, actor: str) -> None:
+    """Sets what a tenant may use."""
+    sets = {"jobs_per_month": limits.jobs_per_month, "rate": _rate_document(limits.rate), "changed_by": actor}
+    await store.tenants.update_one({"_id": limits.org}, {"$set": sets}, upsert=True)
+
+
+async def tenant(store: Store, org: str) -> TenantLimits:
+    """What a tenant may use."""
+    row = await store.tenants.find_one({"_id": org})
+    return TenantLimits(org) if row is None else TenantLimits(org, row["jobs_per_month"], _rate_from(row["rate"]))
+
+
+async def usage(store: Store, caller: Caller, since: date, until: date, limit: int) -> list[Usage]:
+    """Jobs enqueued per day and key, both days included, the oldest first."""
+    match = {"day": {"$gte": _midnight(since), "$lte": _midnight(until)}, **visible_to(caller)}
+    rows = store.usage.find(match, sort=[("day", 1), ("org", 1), ("key", 1)], limit=limit)
+    return [Usage(row["day"].date(), row["org"], row["key"] or None, row["enqueued"]) async for row in rows]
+
+
+async def used_jobs(store: Store, org: str, since: date) -> int:
+    """How many jobs a tenant enqueued since a day."""
+    rows = await store.usage.find({"org": org, "day": {"$gte": _midnight(since)}}, {"enqueued": 1}).to_list(None)
+    return sum(row["enqueued"] for row in rows)
+
+
+def _midnight(day: date) -> datetime:
+    return datetime(day.year, day.month, day.day, tzinfo=UTC)
