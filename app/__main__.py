@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from pydantic import ValidationError
 
-from app.main import create_app
+from app.main import check_bind, create_app
 from app.server import Server, bind, configure, new_event_loop
 from app.settings import ServerSettings
 from switchtower import embedded
@@ -67,13 +67,12 @@ def _serve(settings: ServerSettings, mongodb_url: str, sock: socket.socket) -> N
 
 async def _connected(settings: ServerSettings, mongodb_url: str, sock: socket.socket) -> None:
     # Connected before the server starts, so that what is wrong is one line and not a trace.
-    engine = await Engine.connect(
-        mongodb_url,
-        database=settings.database,
-        driver=settings.driver,
-        role="server",
-        payload_limit=settings.payload_limit_bytes,
-    )
+    engine = await Engine.connect(mongodb_url, **settings.engine_options)
+    try:
+        await check_bind(settings, engine)
+    except ConfigurationError:
+        await engine.close()
+        raise
     app = create_app(settings, engine=engine)
     host, port = sock.getsockname()[:2]
     url = f"http://{f'[{host}]' if ':' in host else host}:{port}"

@@ -32,11 +32,14 @@ from strawberry.subscriptions import (
 )
 from strawberry.types.execution import ExecutionResult, PreExecutionError, SubscriptionExecutionResult
 
+from app.auth import Gate, Session, bearer
 from app.errors import INTERNAL, UNAVAILABLE, render
 from app.limits import Refused, RequestLimits, media_type, read_body
 from app.strict import MAX_DEPTH, MalformedJson, parse_object
 from app.websocket import LegacyHandler, StrictWebSocket, TransportHandler
 from schema.limits import Document, Documents
+from switchtower.callers import Caller
+from switchtower.errors import StoreUnavailable
 
 __all__ = ["GRAPHQL_RESPONSE", "JSON", "GraphQLEndpoint", "refusal_response"]
 
@@ -81,6 +84,7 @@ class GraphQLEndpoint(GraphQL[Any, None]):
         documents: Documents,
         *,
         context: Callable[[HTTPConnection], object],
+        gate: Gate | None = None,
         limits: RequestLimits | None = None,
         max_subscriptions: int = 50,
         max_connections: int = 1_000,
@@ -106,6 +110,7 @@ class GraphQLEndpoint(GraphQL[Any, None]):
         self.documents = documents
         self.request_limits = limits or RequestLimits()
         self._context = context
+        self.gate = gate
         self._max_connections = max_connections
         self._connections: Counter[str] = Counter()
         self._page = page
@@ -121,7 +126,14 @@ class GraphQLEndpoint(GraphQL[Any, None]):
             response = await self._answer(request)
         except Refused as refused:
             response = refusal_response(refused, request.headers.get("accept"), _request_id(scope))
-        await response(scope, receive, send)
+        try:
+            await response(scope, receive, send)
+        finally:
+            self._leave(scope)
+
+    def _leave(self, scope: Scope) -> None:
+        if self.gate is not None and (session := scope["state"].pop("session", None)) is not None:
+            self.gate.close(session)
 
     async def _connected(self, websocket: WebSocket) -> None:
         client = websocket.client.host if websocket.client else ""
@@ -134,6 +146,7 @@ class GraphQLEndpoint(GraphQL[Any, None]):
         try:
             await self.run(websocket)
         finally:
+            self._leave(websocket.scope)
             self._connections[client] -= 1
             if not self._connections[client]:
                 del self._connections[client]
@@ -150,6 +163,7 @@ class GraphQLEndpoint(GraphQL[Any, None]):
         if self._page and request.method == "GET" and "query" not in request.query_params and _is_browser(request):
             return self._page()
         accepted = negotiate(request.headers.get("accept"))
+        caller = await self._admit(request)
         data = await self._request_data(request)
         assert data.query is not None
         try:
@@ -165,6 +179,8 @@ class GraphQLEndpoint(GraphQL[Any, None]):
                 "Mutations are accepted by POST only; nothing was executed.",
                 {"Allow": "POST"},
             )
+        if caller is not None:
+            await self._charge(caller, writes=OperationType.MUTATION in kinds)
         context = self._context(request)
         if transport := self._transport(accepted, subscription=OperationType.SUBSCRIPTION in kinds):
             return await self._stream(request, data, transport, context)
@@ -240,6 +256,7 @@ class GraphQLEndpoint(GraphQL[Any, None]):
     async def _stream(
         self, request: Request, data: GraphQLRequestData, transport: HTTPStreamTransport, context: object
     ) -> Response:
+        session = self._opened(request)
         result = await self.schema.stream(
             data.query,
             variable_values=data.variables,
@@ -248,18 +265,46 @@ class GraphQLEndpoint(GraphQL[Any, None]):
             operation_extensions=data.extensions,
         )
         chunks = self._stream_result(request, cast(SubscriptionExecutionResult, result), transport)
-        return StreamingResponse(self._until_closing(chunks), headers=dict(transport.headers))
+        return StreamingResponse(self._until_closing(chunks, session), headers=dict(transport.headers))
 
-    async def _until_closing(self, chunks: Callable[[], AsyncGenerator[str, None]]) -> AsyncGenerator[str, None]:
+    async def _admit(self, request: Request) -> Caller | None:
+        """Establishes whose request it is, before anything of it is read. None: there is no gate."""
+        if self.gate is None:
+            return None
+        try:
+            caller = request.scope["state"]["caller"] = await self.gate.admit(bearer(request))
+        except StoreUnavailable as error:
+            raise _unavailable(error) from None
+        return caller
+
+    async def _charge(self, caller: Caller, *, writes: bool) -> None:
+        assert self.gate is not None
+        try:
+            await self.gate.charge(caller, writes=writes)
+        except StoreUnavailable as error:
+            raise _unavailable(error) from None
+
+    def _opened(self, request: Request) -> Session | None:
+        caller = request.scope["state"].get("caller")
+        if self.gate is None or caller is None:
+            return None
+        self.gate.check_subscriptions(caller)
+        session = request.scope["state"]["session"] = self.gate.open(caller, lambda: 1)
+        return session
+
+    async def _until_closing(
+        self, chunks: Callable[[], AsyncGenerator[str, None]], session: Session | None
+    ) -> AsyncGenerator[str, None]:
         stream = chunks()
         closing = asyncio.ensure_future(self._closing.wait())
+        ended = asyncio.ensure_future((session.ended if session else self._closing).wait())
         following = asyncio.ensure_future(anext(stream))
         try:
             while True:
                 await asyncio.wait(
-                    cast(set[asyncio.Future[Any]], {following, closing}), return_when=asyncio.FIRST_COMPLETED
+                    cast(set[asyncio.Future[Any]], {following, closing, ended}), return_when=asyncio.FIRST_COMPLETED
                 )
-                if not following.done():
+                if not following.done() or (session is not None and session.ended.is_set()):
                     return
                 try:
                     chunk = following.result()
@@ -269,6 +314,7 @@ class GraphQLEndpoint(GraphQL[Any, None]):
                 following = asyncio.ensure_future(anext(stream))
         finally:
             closing.cancel()
+            ended.cancel()
             # In a task of its own: a client's leaving cancels this one again at every await.
             ending = asyncio.ensure_future(_end(following, stream))
             self._endings.add(ending)
@@ -284,6 +330,10 @@ class GraphQLEndpoint(GraphQL[Any, None]):
         if result.errors and _is_of_request(result, early):
             del body["data"]
         return Response(orjson.dumps(body), status, headers, media_type=f"{media}; charset=utf-8")
+
+
+def _unavailable(error: StoreUnavailable) -> Refused:
+    return Refused(503, UNAVAILABLE, error.message, {"Retry-After": RETRY_AFTER})
 
 
 async def _end(following: asyncio.Future[str], stream: AsyncGenerator[str, None]) -> None:

@@ -15,6 +15,7 @@ from starlette.responses import FileResponse, Response
 from starlette.routing import Mount, Route, WebSocketRoute
 from starlette.staticfiles import StaticFiles
 
+from app.auth import Gate, bearer
 from app.errors import RenderErrors
 from app.front_door import LOOPBACK_HOSTS, PAGE_POLICY, FrontDoor
 from app.graphql import GraphQLEndpoint, refusal_response
@@ -25,16 +26,18 @@ from app.settings import ServerSettings
 from schema.build import build_schema
 from schema.context import Context
 from schema.limits import DocumentLimits, Documents
+from switchtower.access import Scope
 from switchtower.callers import Caller
 from switchtower.engine import Engine
+from switchtower.errors import ConfigurationError, Forbidden, StoreUnavailable
 from switchtower.maintenance import Maintenance
 
-__all__ = ["create_app"]
+__all__ = ["check_bind", "create_app"]
 
 PAGES = Path(__file__).parent / "pages"
 STOP_SECONDS = 5.0
-# Without API keys every caller is the operator of this machine.
-OPERATOR = Caller("operator", source="graphql")
+NOBODY = Caller("", source="graphql", scopes=frozenset())
+"""A WebSocket before it said whose it is."""
 
 
 def create_app(settings: ServerSettings | None = None, *, engine: Engine | None = None) -> FastAPI:
@@ -52,19 +55,22 @@ def create_app(settings: ServerSettings | None = None, *, engine: Engine | None 
     )
     closing = asyncio.Event()
     probes, metrics = Probes(closing), Metrics()
+    gate = Gate(connections=settings.max_key_connections, subscriptions=settings.max_key_subscriptions)
 
     def context(connection: HTTPConnection) -> Context:
         return Context(
             engine=app.state.engine,
-            caller=OPERATOR,
+            caller=connection.scope["state"].get("caller", NOBODY),
             request_id=connection.scope["state"]["request_id"],
             max_page=settings.max_page,
+            read_only=settings.read_only,
         )
 
     endpoint = GraphQLEndpoint(
         schema,
         documents,
         context=context,
+        gate=gate,
         limits=settings.request_limits,
         max_subscriptions=settings.max_subscriptions,
         max_connections=settings.max_connections,
@@ -76,22 +82,23 @@ def create_app(settings: ServerSettings | None = None, *, engine: Engine | None 
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        connected = engine or await Engine.connect(
-            settings.mongodb_url,
-            database=settings.database,
-            driver=settings.driver,
-            role="server",
-            payload_limit=settings.payload_limit_bytes,
-        )
+        connected = engine or await Engine.connect(settings.mongodb_url, **settings.engine_options)
         try:
             await connected.prepare()
             await connected.hub().start()
-            app.state.engine = probes.engine = metrics.engine = connected
-            async with _background(connected, metrics, maintenance=settings.maintenance):
+            app.state.engine = probes.engine = metrics.engine = gate.engine = connected
+            await check_bind(settings, connected)
+            async with _background(connected, metrics, gate, maintenance=settings.maintenance):
                 yield
         finally:
             closing.set()
             await connected.close()
+
+    async def scrape(request: Request) -> Response:
+        caller = await gate.admit(bearer(request))
+        if caller.org is not None or Scope.READ not in caller.scopes:
+            raise Refused(403, Forbidden.code, "Metrics are of all tenants: use an operator's key with the scope read.")
+        return await metrics.scrape(request)
 
     async def sdl(request: Request) -> Response:
         if not settings.introspection:
@@ -114,10 +121,10 @@ def create_app(settings: ServerSettings | None = None, *, engine: Engine | None 
             Route("/schema.graphql", sdl),
             Route("/livez", probes.live),
             Route("/readyz", probes.ready),
-            Route("/metrics/prometheus", metrics.scrape),
+            Route("/metrics/prometheus", scrape),
             Mount("/assets", StaticFiles(directory=PAGES / "assets")),
         ],
-        exception_handlers={HTTPException: _refused},
+        exception_handlers={HTTPException: _refused, Refused: _turned_away, StoreUnavailable: _no_store},
     )
     app.add_middleware(FrontDoor, limits=settings.request_limits, hosts=_hosts(settings))
     app.state.closing = closing
@@ -125,20 +132,22 @@ def create_app(settings: ServerSettings | None = None, *, engine: Engine | None 
 
 
 @asynccontextmanager
-async def _background(engine: Engine, metrics: Metrics, *, maintenance: bool) -> AsyncIterator[None]:
+async def _background(engine: Engine, metrics: Metrics, gate: Gate, *, maintenance: bool) -> AsyncIterator[None]:
     """Runs maintenance and the counting of events; maintenance is asked to stop, and waited for."""
     stop = asyncio.Event()
     counting = asyncio.create_task(metrics.count(engine), name="metrics")
+    watching = asyncio.create_task(gate.watch(), name="keys")
     keeping = asyncio.create_task(Maintenance(engine).run(stop), name="maintenance") if maintenance else None
     try:
         yield
     finally:
         stop.set()
         counting.cancel()
+        watching.cancel()
         if keeping is not None:
             with suppress(TimeoutError):
                 await asyncio.wait_for(keeping, STOP_SECONDS)
-        await asyncio.gather(counting, return_exceptions=True)
+        await asyncio.gather(counting, watching, return_exceptions=True)
 
 
 def _hosts(settings: ServerSettings) -> frozenset[str] | None:
@@ -151,6 +160,26 @@ def _hosts(settings: ServerSettings) -> frozenset[str] | None:
 def _page(name: str) -> Response:
     headers = {"Content-Security-Policy": PAGE_POLICY, "Cache-Control": "no-cache"}
     return FileResponse(PAGES / name, headers=headers, media_type="text/html; charset=utf-8")
+
+
+async def check_bind(settings: ServerSettings, engine: Engine) -> None:
+    """Raises ConfigurationError when others can reach a server that would ask them for nothing."""
+    if settings.is_loopback or settings.allow_insecure_bind or not await engine.keys.none_exists():
+        return
+    raise ConfigurationError(
+        f"{settings.host} can be reached from outside, and there is no API key yet: create one with "
+        "`switchtower keys create`, or set SWITCHTOWER_ALLOW_INSECURE_BIND=true inside a private network."
+    )
+
+
+async def _turned_away(request: Request, error: Exception) -> Response:
+    assert isinstance(error, Refused)
+    return refusal_response(error, request.headers.get("accept"), request.scope["state"]["request_id"])
+
+
+async def _no_store(request: Request, error: Exception) -> Response:
+    assert isinstance(error, StoreUnavailable)
+    return await _turned_away(request, Refused(503, error.code, error.message, {"Retry-After": "2"}))
 
 
 async def _refused(request: Request, error: Exception) -> Response:

@@ -2,7 +2,7 @@
 
 import ipaddress
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 from pydantic_settings import (
@@ -15,6 +15,7 @@ from pydantic_settings import (
 
 from app.limits import RequestLimits
 from schema.limits import Limits
+from switchtower.engine import Retention
 
 __all__ = ["ServerSettings"]
 
@@ -35,7 +36,7 @@ class ServerSettings(BaseSettings):
     host: str = Field(default="127.0.0.1", description="The address to listen on.")
     port: int = Field(default=8420, ge=0, le=65_535, description="The port to listen on; 0 takes a free one.")
     allow_insecure_bind: bool = Field(
-        default=False, description="Listen on an address that others can reach, although requests need no API key."
+        default=False, description="Listen on an address that others can reach before there is an API key."
     )
     allowed_hosts: Annotated[tuple[str, ...], NoDecode] = Field(
         default=(),
@@ -44,6 +45,10 @@ class ServerSettings(BaseSettings):
     allowed_origins: Annotated[tuple[str, ...], NoDecode] = Field(
         default=(), description="Origins, besides the server's own, whose pages may open WebSockets; comma-separated."
     )
+    search_paths: Annotated[tuple[str, ...], NoDecode] = Field(
+        default=(), description="Payload paths, such as user.id, that searches find by an index; comma-separated."
+    )
+    audit_days: int = Field(default=90, ge=1, le=3_650, description="How long entries of the audit trail are kept.")
     payload_limit_bytes: int = Field(
         default=MEBIBYTE, ge=1024, le=8 * MEBIBYTE, description="The size of a job's payload."
     )
@@ -62,14 +67,21 @@ class ServerSettings(BaseSettings):
         default=2 * MEBIBYTE, ge=1_024, le=64 * MEBIBYTE, description="The size of a WebSocket message."
     )
     max_subscriptions: int = Field(default=50, ge=1, le=10_000, description="Operations at a time on one WebSocket.")
+    max_key_connections: int = Field(
+        default=100, ge=1, description="WebSockets and event streams at a time of one API key, on this server."
+    )
+    max_key_subscriptions: int = Field(
+        default=200, ge=1, description="Operations at a time on all streams of one API key, on this server."
+    )
     max_connections: int = Field(default=1_000, ge=1, description="WebSockets at a time from one address.")
     introspection: bool = Field(default=True, description="Let clients read the schema.")
     suggestions: bool = Field(default=True, description="Let errors name the field that was perhaps meant.")
     playground: bool = Field(default=True, description="Serve the page for trying out operations at /graphql.")
     legacy_ws: bool = Field(default=False, description="Also speak the legacy graphql-ws protocol.")
+    read_only: bool = Field(default=False, description="Refuse every mutation.")
     maintenance: bool = Field(default=True, description="Take part in maintenance (staging, rescuing, counting).")
 
-    @field_validator("allowed_hosts", "allowed_origins", mode="before")
+    @field_validator("allowed_hosts", "allowed_origins", "search_paths", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
         return tuple(name.strip() for name in value.split(",") if name.strip()) if isinstance(value, str) else value
@@ -93,11 +105,6 @@ class ServerSettings(BaseSettings):
                 f"{self.host} can be reached from outside, and the embedded database is for this machine alone: "
                 "set SWITCHTOWER_MONGODB_URL, or listen on 127.0.0.1."
             )
-        if not self.allow_insecure_bind:
-            raise ValueError(
-                f"{self.host} can be reached from outside, and requests need no API key: listen on 127.0.0.1 behind a "
-                "proxy that asks for one, or set SWITCHTOWER_ALLOW_INSECURE_BIND=true inside a private network."
-            )
         return self
 
     @property
@@ -107,6 +114,18 @@ class ServerSettings(BaseSettings):
             return ipaddress.ip_address(self.host).is_loopback
         except ValueError:
             return self.host == "localhost"
+
+    @property
+    def engine_options(self) -> dict[str, Any]:
+        """How to connect the server's engine, its address excepted."""
+        return {
+            "database": self.database,
+            "driver": self.driver,
+            "role": "server",
+            "payload_limit": self.payload_limit_bytes,
+            "retention": Retention(audit_seconds=self.audit_days * 24 * 3600),
+            "search_paths": self.search_paths,
+        }
 
     @property
     def operation_limits(self) -> Limits:

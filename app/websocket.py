@@ -7,7 +7,9 @@ connection.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator, Mapping
+from contextlib import suppress
 from typing import Any, Final
 
 import orjson
@@ -19,11 +21,17 @@ from strawberry.http.exceptions import NonJsonMessageReceived, NonTextMessageRec
 from strawberry.subscriptions.protocols.graphql_transport_ws.handlers import BaseGraphQLTransportWSHandler
 from strawberry.subscriptions.protocols.graphql_ws.handlers import BaseGraphQLWSHandler
 
+from app.auth import Gate, Session, bearer
+from app.limits import Refused
 from app.strict import MalformedJson, parse_object
+from switchtower.errors import StoreUnavailable
 
 __all__ = ["LegacyHandler", "StrictWebSocket", "TransportHandler"]
 
 BAD_REQUEST: Final = 4400
+UNAUTHORIZED: Final = 4401
+TOO_MANY: Final = 4429
+TRY_AGAIN: Final = 1013
 TOO_BIG: Final = 1009
 MAX_ID: Final = 128
 # The protocol allows 123 bytes; a longer reason would fail the connection instead of closing it.
@@ -81,8 +89,79 @@ class StrictWebSocket(ASGIWebSocketAdapter):
             raise WebSocketDisconnected from error
 
 
-class TransportHandler(BaseGraphQLTransportWSHandler[Any, None]):
+class Admission:
+    """The part of both protocols that asks whose connection it is; a handler's own `operations_running` is counted."""
+
+    view: Any
+    websocket: Any
+    context: Any
+    _closer: asyncio.Task[None] | None = None
+
+    def operations_running(self) -> int:
+        raise NotImplementedError
+
+    async def admitted(self, payload: Mapping[str, Any]) -> bool:
+        """Admits the caller once and binds the connection to its key; where it is refused, closes the connection."""
+        gate: Gate | None = self.view.gate
+        scope = self.websocket.ws.scope
+        if gate is None or "session" in scope["state"]:
+            return True
+        try:
+            caller = await gate.admit(bearer(self.websocket.ws, payload))
+            session = gate.open(caller, self.operations_running)
+        except Refused as refused:
+            await self.websocket.close(UNAUTHORIZED if refused.status == 401 else TOO_MANY, refused.message)
+            return False
+        except StoreUnavailable as error:
+            await self.websocket.close(TRY_AGAIN, error.message)
+            return False
+        scope["state"]["session"] = session
+        self.context.caller = caller
+        self._closer = asyncio.create_task(self._close_when_ended(session))
+        return True
+
+    async def _close_when_ended(self, session: Session) -> None:
+        await session.ended.wait()
+        with suppress(WebSocketDisconnected):
+            await self.websocket.close(UNAUTHORIZED, "The API key was revoked or has expired.")
+
+    def leave(self) -> None:
+        """Nobody closes the connection any more."""
+        if self._closer is not None:
+            self._closer.cancel()
+
+    async def refusal(self, query: str) -> GraphQLError | None:
+        """Why this caller may not run one more operation now, if so."""
+        gate: Gate | None = self.view.gate
+        session: Session | None = self.websocket.ws.scope["state"].get("session")
+        if gate is None or session is None:
+            return None
+        try:
+            gate.check_subscriptions(session.caller)
+            await gate.charge(session.caller, writes="mutation" in query)
+        except Refused as refused:
+            extensions: dict[str, Any] = {"code": refused.code}
+            if (seconds := refused.headers.get("Retry-After")) is not None:
+                extensions["retryAfterMs"] = int(seconds) * 1000
+            return GraphQLError(refused.message, extensions=extensions)
+        except StoreUnavailable as error:
+            return GraphQLError(error.message, extensions={"code": error.code})
+        return None
+
+
+class TransportHandler(Admission, BaseGraphQLTransportWSHandler[Any, None]):
     """graphql-transport-ws, with every message checked before it is acted on."""
+
+    def operations_running(self) -> int:
+        return len(self.operations)
+
+    async def handle_connection_init(self, message: Any) -> None:
+        if self.connection_init_received or await self.admitted(message.get("payload") or {}):
+            await super().handle_connection_init(message)
+
+    async def shutdown(self) -> None:
+        self.leave()
+        await super().shutdown()
 
     async def handle_message(self, message: Any) -> None:
         if problem := _malformed(message, operation_type="subscribe"):
@@ -106,7 +185,16 @@ class TransportHandler(BaseGraphQLTransportWSHandler[Any, None]):
             )
             await self.send_message({"id": message["id"], "type": "error", "payload": [error.formatted]})
             return
+        if self.connection_acknowledged and message["id"] not in self.operations:
+            refused = await self.refusal(message["payload"]["query"])
+            if refused is not None:
+                await self.send_message({"id": message["id"], "type": "error", "payload": [refused.formatted]})
+                return
         await super().handle_subscribe(message)
+
+    def forget_id(self, id: str) -> None:
+        # A client's `complete` may cross the operation's own end; the protocol has it ignored then.
+        self.operations.pop(id, None)
 
     @staticmethod
     def _get_pre_execution_close_reason(error: GraphQLError) -> str | None:
@@ -118,8 +206,27 @@ class TransportHandler(BaseGraphQLTransportWSHandler[Any, None]):
             log.error("websocket operation failed", error=f"{type(error).__name__}: {error}"[:400])
 
 
-class LegacyHandler(BaseGraphQLWSHandler[Any, None]):
+class LegacyHandler(Admission, BaseGraphQLWSHandler[Any, None]):
     """The legacy graphql-ws protocol, with the same checks."""
+
+    def operations_running(self) -> int:
+        return len(self.tasks)
+
+    async def handle_connection_init(self, message: Any) -> None:
+        if await self.admitted(message.get("payload") or {}):
+            await super().handle_connection_init(message)
+
+    async def handle_start(self, message: Any) -> None:
+        if self.connection_acknowledged:
+            refused = await self.refusal(message["payload"]["query"])
+            if refused is not None:
+                await self.send_message({"id": message["id"], "type": "error", "payload": refused.formatted})
+                return
+        await super().handle_start(message)
+
+    async def cleanup(self) -> None:
+        self.leave()
+        await super().cleanup()
 
     async def handle_message(self, message: Any) -> None:
         if problem := _malformed(message, operation_type="start"):

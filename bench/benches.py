@@ -14,6 +14,7 @@ from typing import Any
 from bench import running
 from bench.answering import LIST, OURS, PLAIN, QUERIES, STOCK, Answers
 from bench.enqueuing import enqueue_rates
+from bench.fan_in import fan_in_cost
 from bench.figures import Figure, interleaved, percentile, versus
 from bench.peers import AGENDA, ASYNCMQ, BULLMQ, Missing, Peers
 from bench.resting import memory
@@ -260,6 +261,18 @@ async def flat(run: Run) -> list[Figure]:
     return figures
 
 
+async def fan_in(run: Run) -> list[Figure]:
+    """What a child costs in a flow of a thousand children, beside one of a hundred."""
+    some = run.count(100, least=20)
+    measures = {
+        "10": partial(fan_in_cost, run.url, some * 10, flows=1),
+        "1": partial(fan_in_cost, run.url, some, flows=10),
+    }
+    found = await interleaved(measures, rounds=run.rounds)
+    name = f"cost of a child, {some * 10:,} children ÷ {some}"
+    return [versus(found, "10", "1", bench="fan_in", unit="µs/child", name=name, at_most=2.0)]
+
+
 BENCHES: dict[str, Bench] = {
     "worker": worker,
     "enqueue": enqueue,
@@ -268,4 +281,5 @@ BENCHES: dict[str, Bench] = {
     "stream": stream,
     "memory": rest,
     "flat": flat,
+    "fan_in": fan_in,
 }

@@ -115,7 +115,7 @@ def _rows(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 def ratios_table(figures: Sequence[Figure]) -> str:
     """The figures with a target, as a Markdown table."""
     rows = [
-        [f.name, _number(f.judged), f.target, f"missing: {f.missing}" if f.missing else f.verdict]
+        [f.name, "–" if f.missing else _number(f.judged), f.target, f"missing: {f.missing}" if f.missing else f.verdict]
         for f in figures
         if f.target or f.missing
     ]

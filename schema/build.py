@@ -17,6 +17,7 @@ from schema.fields import query
 from schema.flows import FlowMutation, FlowQuery, FlowSubscription
 from schema.job_operations import JobMutation, JobQuery, JobSubscription
 from schema.jobs import Job
+from schema.keys import KeyMutation, KeyQuery
 from schema.metrics import MetricQuery, MetricSubscription
 from schema.node import Node
 from schema.queues import QueueMutation, QueueQuery, QueueSubscription
@@ -45,6 +46,7 @@ class Query(
     AuditQuery,
     SearchQuery,
     WorkflowQuery,
+    KeyQuery,
 ):
     """The queries of every noun."""
 
@@ -63,6 +65,7 @@ class Mutation(
     CronMutation,
     FlowMutation,
     WorkflowMutation,
+    KeyMutation,
 ):
     """The mutations of every noun."""
 

@@ -99,6 +99,14 @@ def _scope(root: strawberry.Parent[records.Cron]) -> records.Cron:
     return root
 
 
+def _job_timeout(root: strawberry.Parent[job_records.NewJob]) -> int | None:
+    return int32(root.timeout_ms)
+
+
+def _job_ttl(root: strawberry.Parent[job_records.NewJob]) -> int | None:
+    return int32(root.ttl_ms)
+
+
 @strawberry.type(description="What every slot of a cron enqueues.")
 class CronJob:
     """`switchtower.jobs.NewJob`, without what is a slot's own."""
@@ -108,6 +116,10 @@ class CronJob:
     payload: JSON | None = strawberry.field(description="What its handler is given.")
     priority: int = strawberry.field(description="Lower numbers run first.")
     max_attempts: int = strawberry.field(description="How often it may start before it fails.")
+    timeout_ms: int | None = resolved(resolver=_job_timeout, description="How long one attempt may run.")
+    ttl_ms: int | None = resolved(resolver=_job_ttl, description="It fails if it is not finished so long after.")
+    group: str | None = strawberry.field(description="Its group.")
+    unique_key: str | None = strawberry.field(description="A slot makes no job while an open job holds this key.")
     tags: list[str] = strawberry.field(description="Its tags.")
 
 

@@ -54,6 +54,7 @@ described(
         "DELAYED": "It is not due yet.",
         "BACKING_OFF": "An attempt failed, and the next is not due yet.",
         "WAITS_FOR_JOBS": "Children or dependencies have not ended.",
+        "WAITS_FOR_EVENT": "It is a workflow run, and the event that it waits for was not published.",
         "QUEUE_PAUSED": "Its queue is paused.",
         "NAME_PAUSED": "Its name is paused in its queue.",
         "NO_WORKER": "No live worker takes jobs from its queue.",

@@ -312,6 +312,14 @@ async def _sample(root: strawberry.Parent[ClusterRecord], info: Info) -> records
     return await loaders.loader(info.context, loaders.jobs).load((root.sample_job_id, heavy(info)))
 
 
+@strawberry.type(description="How many jobs failed in one hour.")
+class HourCount:
+    """`switchtower.engine.jobs.HourCount`."""
+
+    at: datetime = strawberry.field(description="When the hour began.")
+    count: int = strawberry.field(description="How many.")
+
+
 @strawberry.type(description="Jobs that failed by the same fault; among the newest 10,000 that match.")
 class ErrorCluster:
     """`switchtower.engine.ErrorCluster`."""
@@ -321,8 +329,11 @@ class ErrorCluster:
     count: int = strawberry.field(description="How many jobs.")
     queues: list[str] = strawberry.field(description="In which queues.")
     names: list[str] = strawberry.field(description="With which names.")
-    first_seen: datetime = strawberry.field(description="When the longest failing of them last changed.")
-    last_seen: datetime = strawberry.field(description="When the newest of them last changed.")
+    first_seen: datetime = strawberry.field(description="When the first of them failed.")
+    last_seen: datetime = strawberry.field(description="When the last of them failed.")
+    trend: list[HourCount] = strawberry.field(
+        description="How many failed in each of the last 24 hours that had one, oldest first."
+    )
     sample_job_id: strawberry.ID = strawberry.field(description="The newest of them.")
     sample_job: Job | None = resolved(
         resolver=_sample, graphql_type=Job | None, description="That job; null when it was removed meanwhile."

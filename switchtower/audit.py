@@ -69,6 +69,7 @@ _NOUNS = {
     Topic.DEAD_LETTER: "dead_letter",
     Topic.CRON: "cron",
     Topic.BULK: "bulk",
+    Topic.KEY: "key",
 }
 _TOLD_ALREADY = {"seq", "error"}
 

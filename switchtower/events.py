@@ -347,16 +347,12 @@ class EventHub:
 
         A reader that is slow holds no stream while it reads: few of them at a time serve any number of readers.
         """
-        events: list[Event] = []
-        weight = 0
         async with (
             self._catch_ups,
             contextlib.aclosing(self._source(position)) as batches,  # type: ignore[type-var]
         ):
             async for batch, cursor in batches:
-                events += batch
-                weight += sum(map(_weight, batch))
                 position = max(position, cursor)
-                if position >= self._floor or len(events) >= PORTION_EVENTS or weight > BUFFER_BYTES:
-                    break
-        return events, position
+                if batch or position >= self._floor:
+                    return batch, position
+        return [], position

@@ -3,7 +3,7 @@
 SWITCHTOWER_DIE_AT names one point; the process that reaches it ends at once, as by `kill -9`, with code 137:
 `after_claim` (jobs were claimed, none begun), `after_effect` (a handler returned, nothing was reported),
 `after_complete` (a completion is stored, what must follow it is not); of a workflow's step `before_checkpoint` (it has
-ended, nothing is stored) and `after_checkpoint`.
+ended, nothing is stored) and `after_checkpoint`; `after_relay` (the folder wrote audit rows, its cursor stands still).
 """
 
 from __future__ import annotations

@@ -117,8 +117,9 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def queues_of(app: App) -> tuple[str, ...]:
-    """`default`, where a caller enqueues who knows a task's name only, and the queues that the app's tasks name."""
+    """`default`, where a caller enqueues who knows a task's name only, and the queues that its tasks and crons name."""
     named = {"default", *(str(task.defaults.get("queue", "default")) for task in app.tasks.values())}
+    named |= {cron.job.queue for cron in app.crons.values()}
     return tuple(sorted(named, key=lambda name: (name != "default", name)))
 
 

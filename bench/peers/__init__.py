@@ -43,8 +43,9 @@ async def _run(*command: str, folder: Path) -> None:
         await running.wait()
         raise Missing(f"{command[0]} took longer than {INSTALL_SECONDS:g} s") from None
     if running.returncode:
-        last = output.decode(errors="replace").strip().splitlines()
-        raise Missing(f"{Path(command[0]).name} failed: {last[-1][:120] if last else running.returncode}")
+        lines = output.decode(errors="replace").strip().splitlines()
+        told = next((line for line in lines if "error" in line.lower()), lines[-1] if lines else "")
+        raise Missing(f"{Path(command[0]).name} failed with {running.returncode}: {told[:120]}")
 
 
 def _program(name: str) -> str:
@@ -95,7 +96,8 @@ class Peers:
             return
         shutil.copy(HERE / "package.json", folder)
         shutil.copy(HERE / "package-lock.json", folder)
-        await _run(npm, "ci", "--ignore-scripts", "--no-audit", "--no-fund", folder=folder)
+        # Not `ci`: it insists on optional builds for every platform, which a mirror need not have.
+        await _run(npm, "install", "--no-save", "--ignore-scripts", "--no-audit", "--no-fund", folder=folder)
         installed.write_bytes(wanted)
 
     async def _install_python(self) -> None:

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator
 
 from schema.context import Context
+from schema.resolvers.authority import needs
 from schema.resolvers.bounds import MAX_TEXT, Listing, Window, check_values
 from schema.resolvers.streams import follow
+from switchtower.access import Scope
 from switchtower.audit import AuditFilter, AuditRow
 from switchtower.errors import InvalidInput
 from switchtower.events import Event, Gap, Topic
@@ -15,6 +17,7 @@ from switchtower.payloads import check_text
 __all__ = ["events", "get", "page"]
 
 
+@needs(Scope.READ)
 async def page(context: Context, filter: AuditFilter, part: Window) -> Listing[AuditRow]:
     """One page of the rows that match, the newest first. Raises InvalidInput: the trail is paged forwards only."""
     if part.first is None or part.before is not None:
@@ -25,11 +28,13 @@ async def page(context: Context, filter: AuditFilter, part: Window) -> Listing[A
     return Listing(found, lambda: audit.count(filter, caller=context.caller))
 
 
+@needs(Scope.READ)
 async def get(context: Context, id: str) -> AuditRow | None:
     """The row with this id."""
     return await context.engine.audit.get(id, caller=context.caller)
 
 
+@needs(Scope.READ)
 def events(context: Context, *, after: str | None = None) -> AsyncGenerator[Event | Gap, None]:
     """Rows as they are written. Raises InvalidInput."""
     return follow(context, Topic.AUDIT, lambda event: True, after=after)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import wraps
-from typing import Any, Concatenate, ParamSpec, TypeVar
+from typing import Any, Concatenate, ParamSpec, TypeVar, cast
 
 from schema.context import Context
 from switchtower.access import Scope
@@ -38,7 +38,7 @@ def needs(scope: Scope) -> Callable[[Callable[Concatenate[Context, P], R]], Call
             return resolver(context, *args, **kwargs)
 
         checked.scope = scope  # type: ignore[attr-defined]
-        return checked
+        return cast("Callable[Concatenate[Context, P], R]", checked)
 
     return decorate
 

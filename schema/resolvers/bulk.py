@@ -6,8 +6,10 @@ from collections.abc import AsyncGenerator
 
 from schema.context import Context
 from schema.resolvers.auditing import audited
+from schema.resolvers.authority import needs
 from schema.resolvers.bounds import check_filter
 from schema.resolvers.streams import changes
+from switchtower.access import Scope
 from switchtower.engine import BulkOperation
 from switchtower.events import Topic
 from switchtower.jobs import JobFilter
@@ -18,6 +20,7 @@ REFRESH_SECONDS = 1.0
 
 
 @audited(lambda given: f"bulk.{given['verb']}")
+@needs(Scope.OPERATE)
 async def start(context: Context, verb: str, filter: JobFilter, *, dry_run: bool = False) -> BulkOperation:
     """Starts `cancel`, `retry`, `promote` or `remove` of every job that matches now; `dry_run` only counts them.
 
@@ -28,11 +31,13 @@ async def start(context: Context, verb: str, filter: JobFilter, *, dry_run: bool
     return await context.engine.bulk.start(verb, filter, caller=context.caller, dry_run=dry_run)
 
 
+@needs(Scope.READ)
 async def get(context: Context, id: str) -> BulkOperation | None:
     """The operation with this id."""
     return await context.engine.bulk.get(id, caller=context.caller)
 
 
+@needs(Scope.READ)
 async def watch(context: Context, id: str) -> AsyncGenerator[BulkOperation | None, None]:
     """The operation now and as it goes on, to its end; None and the end where there is none."""
     async with changes(context, Topic.BULK, id) as noticed:

@@ -11,8 +11,9 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from schema.context import Context
-from schema.resolvers import jobs
+from schema.resolvers.authority import needs
 from schema.resolvers.bounds import bounded, check_values
+from switchtower.access import Scope
 from switchtower.errors import Forbidden, InvalidInput, LeaseLost, NotFound
 from switchtower.ids import WORKER, new_id
 from switchtower.jobs import ClaimedJob, ErrorKind, Job, JobError, fingerprint
@@ -83,6 +84,7 @@ class Claimed:
     jobs: list[Leased]
 
 
+@needs(Scope.WORK)
 async def claim(context: Context, request: ClaimRequest, *, with_: frozenset[str] | None = None) -> Claimed:
     """Registers the worker or renews its lease, and moves up to `limit` waiting jobs to it; they count as started.
 
@@ -142,6 +144,7 @@ class Extended:
     cancel_requested: list[str]
 
 
+@needs(Scope.WORK)
 async def extend(context: Context, worker_id: str, *, lease_ms: int | None = None) -> Extended:
     """Renews the lease on all jobs of a worker, for `lease_ms` from now where given.
 
@@ -155,6 +158,7 @@ async def extend(context: Context, worker_id: str, *, lease_ms: int | None = Non
     return Extended(worker.id, worker.expires_at, sorted(await context.engine.claims.cancel_requests(worker.id)))
 
 
+@needs(Scope.WORK)
 async def complete(context: Context, id: str, token: str, result: Any) -> Job:
     """Ends a run well. A repeat with the same token answers the same. Raises InvalidInput, LeaseLost."""
     check_value("result", result, limit=LARGEST_RESULT)
@@ -175,6 +179,7 @@ class Failure:
     retry_after_ms: int | None = None
 
 
+@needs(Scope.WORK)
 async def fail(context: Context, id: str, token: str, failure: Failure) -> Job:
     """Ends a run badly: another attempt after the job's backoff or `retry_after_ms`, while there are attempts left.
 
@@ -199,11 +204,13 @@ async def fail(context: Context, id: str, token: str, failure: Failure) -> Job:
     return await _report(context, outcome)
 
 
+@needs(Scope.WORK)
 async def release(context: Context, id: str, token: str) -> Job:
     """Gives a job back to the front of its queue, its attempt not charged. Raises LeaseLost."""
     return await _report(context, Outcome(id, token, OutcomeKind.RELEASE))
 
 
+@needs(Scope.WORK)
 async def report_progress(
     context: Context, id: str, token: str, progress: Any, *, with_: frozenset[str] | None = None
 ) -> Job:
@@ -213,6 +220,7 @@ async def report_progress(
     return await _after(context, id, with_)
 
 
+@needs(Scope.WORK)
 async def append_log(
     context: Context, id: str, token: str, line: str, *, level: str = "info", with_: frozenset[str] | None = None
 ) -> Job:
@@ -236,7 +244,10 @@ def _check_lease(lease_ms: int | None) -> None:
 
 async def _held(context: Context, id: str) -> None:
     """A tenant's caller can report only on its own jobs, whatever token it has."""
-    if context.caller.org is not None and await jobs.get(context, id, with_=frozenset()) is None:
+    if (
+        context.caller.org is not None
+        and await context.engine.jobs.get(id, caller=context.caller, with_=frozenset()) is None
+    ):
         raise LeaseLost(id)
 
 
@@ -259,7 +270,7 @@ async def _report(context: Context, outcome: Outcome) -> Job:
 
 
 async def _after(context: Context, id: str, with_: frozenset[str] | None) -> Job:
-    job = await jobs.get(context, id, with_=with_)
+    job = await context.engine.jobs.get(id, caller=context.caller, with_=with_)
     if job is None:
         raise LeaseLost(id)
     return job

@@ -8,8 +8,10 @@ from typing import Any
 
 from schema.context import Context
 from schema.resolvers.auditing import audited
+from schema.resolvers.authority import needs
 from schema.resolvers.bounds import Listing, Window, bounded
 from schema.resolvers.streams import follow
+from switchtower.access import Scope
 from switchtower.crons import Cron, NewCron
 from switchtower.errors import InvalidInput
 from switchtower.events import Event, Gap, Topic
@@ -21,11 +23,13 @@ __all__ = ["create", "delete", "events", "get", "next_runs", "page", "switch", "
 MAX_RUNS = 100
 
 
+@needs(Scope.READ)
 async def get(context: Context, id: str) -> Cron | None:
     """The cron with this id."""
     return await context.engine.crons.get(id, caller=context.caller)
 
 
+@needs(Scope.READ)
 async def page(context: Context, part: Window) -> Listing[Cron]:
     """One page of the crons, oldest first. Raises InvalidInput: crons are paged forwards only."""
     if part.first is None or part.before is not None:
@@ -35,18 +39,21 @@ async def page(context: Context, part: Window) -> Listing[Cron]:
 
 
 @audited("cron.create")
+@needs(Scope.OPERATE)
 async def create(context: Context, new: NewCron) -> Cron:
     """Creates a cron; the same one again is harmless. Raises InvalidInput, Conflict (its name means another)."""
     return await context.engine.crons.create(new, caller=context.caller)
 
 
 @audited("cron.update", target="id")
+@needs(Scope.OPERATE)
 async def update(context: Context, id: str, given: Mapping[str, Any]) -> Cron:
     """Changes what is given. Raises NotFound, InvalidInput, Conflict."""
     return await context.engine.crons.update(id, given, caller=context.caller)
 
 
 @audited(lambda given: "cron.enable" if given["on"] else "cron.disable", target="id")
+@needs(Scope.OPERATE)
 async def switch(context: Context, id: str, *, on: bool) -> Cron:
     """Enables or disables a cron; idempotent. Raises NotFound."""
     crons = context.engine.crons
@@ -54,12 +61,14 @@ async def switch(context: Context, id: str, *, on: bool) -> Cron:
 
 
 @audited("cron.delete", target="id")
+@needs(Scope.OPERATE)
 async def delete(context: Context, id: str) -> Cron:
     """Deletes a cron for good, and answers with it as it was. Raises NotFound."""
     return await context.engine.crons.delete(id, caller=context.caller)
 
 
 @audited("cron.trigger", target="id")
+@needs(Scope.OPERATE)
 async def trigger(context: Context, id: str, *, idempotency_key: str | None = None) -> Enqueued:
     """Enqueues the cron's job now, beside its slots. Raises NotFound, InvalidInput."""
     if idempotency_key is not None:
@@ -67,12 +76,14 @@ async def trigger(context: Context, id: str, *, idempotency_key: str | None = No
     return await context.engine.crons.trigger(id, caller=context.caller, idempotency_key=idempotency_key)
 
 
+@needs(Scope.READ)
 def next_runs(context: Context, cron: Cron, count: int) -> list[datetime]:
     """The next slots of a cron; none while it is disabled. Raises InvalidInput."""
     bounded("count", count, 1, MAX_RUNS)
     return cron.next_slots(count, moment=context.engine.clock.now())
 
 
+@needs(Scope.READ)
 def events(context: Context, *, after: str | None = None) -> AsyncGenerator[Event | Gap, None]:
     """Crons as they fire and change. Raises InvalidInput."""
     return follow(context, Topic.CRON, lambda event: True, after=after)

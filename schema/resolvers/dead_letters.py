@@ -6,8 +6,10 @@ from collections.abc import AsyncGenerator, Sequence
 
 from schema.context import Context
 from schema.resolvers.auditing import audited
+from schema.resolvers.authority import needs
 from schema.resolvers.bounds import MAX_TEXT, Listing, Window, bounded, check_ids, check_values
 from schema.resolvers.streams import follow
+from switchtower.access import Scope
 from switchtower.engine import DeadLetter, DeadLetterFilter
 from switchtower.errors import InvalidInput, SwitchtowerError
 from switchtower.events import Event, Gap, Topic
@@ -20,11 +22,13 @@ __all__ = ["count", "events", "get", "page", "purge", "remove", "replay", "repla
 CENTURY_MS = 100 * 366 * 24 * 3600 * 1000
 
 
+@needs(Scope.READ)
 async def get(context: Context, id: str) -> DeadLetter | None:
     """The dead letter with this id."""
     return await context.engine.dead_letters.get(id, caller=context.caller)
 
 
+@needs(Scope.READ)
 async def page(context: Context, filter: DeadLetterFilter, part: Window) -> Listing[DeadLetter]:
     """One page of the dead letters that match, newest first. Raises InvalidInput."""
     _check(filter)
@@ -32,6 +36,7 @@ async def page(context: Context, filter: DeadLetterFilter, part: Window) -> List
     return Listing(found, lambda: context.engine.dead_letters.count(filter, caller=context.caller))
 
 
+@needs(Scope.READ)
 async def count(context: Context, filter: DeadLetterFilter) -> Count:
     """How many dead letters match, up to a bound. Raises InvalidInput."""
     _check(filter)
@@ -39,6 +44,7 @@ async def count(context: Context, filter: DeadLetterFilter) -> Count:
 
 
 @audited("dead_letter.replay", target="id")
+@needs(Scope.OPERATE)
 async def replay(context: Context, id: str, *, idempotency_key: str | None = None) -> Enqueued:
     """Enqueues the job again as a new one; the dead letter stays and names it. The same key gives the same job.
 
@@ -51,6 +57,7 @@ async def replay(context: Context, id: str, *, idempotency_key: str | None = Non
 
 
 @audited("dead_letter.replay")
+@needs(Scope.OPERATE)
 async def replay_all(context: Context, filter: DeadLetterFilter) -> tuple[int, list[SwitchtowerError]]:
     """Replays the dead letters that match and were not replayed yet; answers with how many, and what went wrong.
 
@@ -62,6 +69,7 @@ async def replay_all(context: Context, filter: DeadLetterFilter) -> tuple[int, l
 
 
 @audited("dead_letter.remove")
+@needs(Scope.OPERATE)
 async def remove(context: Context, ids: Sequence[str]) -> int:
     """Deletes dead letters; answers with how many there were. Raises InvalidInput."""
     check_ids("ids", ids)
@@ -69,12 +77,14 @@ async def remove(context: Context, ids: Sequence[str]) -> int:
 
 
 @audited("dead_letter.purge")
+@needs(Scope.OPERATE)
 async def purge(context: Context, *, older_than_ms: int) -> int:
     """Deletes the dead letters that failed longer ago than this; answers with how many. Raises InvalidInput."""
     bounded("olderThanMs", older_than_ms, 0, CENTURY_MS)
     return await context.engine.dead_letters.purge(older_than_ms=older_than_ms, caller=context.caller)
 
 
+@needs(Scope.READ)
 def events(context: Context, *, after: str | None = None) -> AsyncGenerator[Event | Gap, None]:
     """Dead letters as they are made and replayed. Raises InvalidInput."""
     return follow(context, Topic.DEAD_LETTER, lambda event: True, after=after)

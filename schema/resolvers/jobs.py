@@ -7,8 +7,10 @@ from dataclasses import dataclass, replace
 
 from schema.context import Context
 from schema.resolvers.auditing import audited
+from schema.resolvers.authority import needs
 from schema.resolvers.bounds import Listing, Window, check_filter, check_ids, check_values
 from schema.resolvers.streams import changes, follow
+from switchtower.access import Scope
 from switchtower.engine import Blockage, ErrorCluster, JobOrder
 from switchtower.errors import InvalidInput, StoreUnavailable, SwitchtowerError
 from switchtower.events import Event, Gap, Topic
@@ -42,11 +44,13 @@ MAX_ENQUEUES = 10_000
 EVERYTHING = JobFilter()
 
 
+@needs(Scope.READ)
 async def get(context: Context, id: str, *, with_: frozenset[str] | None = None) -> Job | None:
     """The job with this id, ours or the caller's own; `with_` names the heavy fields to read (None: all)."""
     return await context.engine.jobs.get(id, caller=context.caller, with_=with_)
 
 
+@needs(Scope.READ)
 async def page(
     context: Context,
     filter: JobFilter,
@@ -65,6 +69,7 @@ async def page(
     return Listing(found, lambda: context.engine.jobs.count(filter, caller=context.caller))
 
 
+@needs(Scope.READ)
 async def children(
     context: Context, parent_id: str, part: Window, *, with_: frozenset[str] | None = None
 ) -> Listing[Job]:
@@ -72,6 +77,7 @@ async def children(
     return await page(context, JobFilter(parent_id=parent_id), part, order=JobOrder.CREATED_ASC, with_=with_)
 
 
+@needs(Scope.READ)
 def children_found(context: Context, parent_id: str, found: Page[Job]) -> Listing[Job]:
     """The first page of `children` where it was already read together with other parents'."""
     return Listing(found, lambda: context.engine.jobs.count(JobFilter(parent_id=parent_id), caller=context.caller))
@@ -85,6 +91,7 @@ class Counts:
     exact: bool = True
 
 
+@needs(Scope.READ)
 async def counts(context: Context, filter: JobFilter) -> Counts:
     """How many of the jobs that match are in each state: from the counters where only queues restrict."""
     check_filter(filter)
@@ -95,6 +102,7 @@ async def counts(context: Context, filter: JobFilter) -> Counts:
     return Counts(by_state, all(count.exact for count in found.values()))
 
 
+@needs(Scope.OPERATE)
 async def enqueue(context: Context, new: NewJob) -> Enqueued:
     """Stores one job, unless one of its keys says that it is there already.
 
@@ -104,6 +112,7 @@ async def enqueue(context: Context, new: NewJob) -> Enqueued:
     return await context.engine.jobs.enqueue(new, caller=context.caller)
 
 
+@needs(Scope.OPERATE)
 async def enqueue_many(
     context: Context, news: Sequence[NewJob | SwitchtowerError]
 ) -> list[Enqueued | SwitchtowerError]:
@@ -126,12 +135,14 @@ async def enqueue_many(
 
 
 @audited("job.cancel", job_id="id")
+@needs(Scope.OPERATE)
 async def cancel(context: Context, id: str) -> Job:
     """Cancels an open job now; asks the handler of an active one to stop. Raises NotFound, InvalidTransition."""
     return await context.engine.jobs.cancel(id, caller=context.caller)
 
 
 @audited("job.retry", job_id="id")
+@needs(Scope.OPERATE)
 async def retry(context: Context, id: str) -> Job:
     """Makes a job that ended, or that waits for a later time, run again now.
 
@@ -142,18 +153,21 @@ async def retry(context: Context, id: str) -> Job:
 
 
 @audited("job.promote", job_id="id")
+@needs(Scope.OPERATE)
 async def promote(context: Context, id: str) -> Job:
     """Makes a scheduled or retrying job due now. Raises NotFound, InvalidTransition."""
     return await context.engine.jobs.promote(id, caller=context.caller)
 
 
 @audited("job.remove", job_id="id")
+@needs(Scope.OPERATE)
 async def remove(context: Context, id: str, *, force: bool = False) -> Job:
     """Deletes a job, an active one only with `force`; answers with it as it was. Raises NotFound, InvalidTransition."""
     return await context.engine.jobs.remove(id, caller=context.caller, force=force)
 
 
 @audited("job.update", job_id="id")
+@needs(Scope.OPERATE)
 async def update(context: Context, id: str, change: JobUpdate) -> Job:
     """Changes a job that is not active. Raises InvalidInput, NotFound, InvalidTransition."""
     if change.is_empty:
@@ -161,17 +175,20 @@ async def update(context: Context, id: str, change: JobUpdate) -> Job:
     return await context.engine.jobs.update(id, change, caller=context.caller)
 
 
+@needs(Scope.READ)
 async def error_clusters(context: Context, filter: JobFilter, *, limit: int = 50) -> list[ErrorCluster]:
     """The errors of the jobs that match, grouped by fault, the most frequent first."""
     check_filter(filter)
     return await context.engine.jobs.error_clusters(filter, caller=context.caller, limit=limit)
 
 
+@needs(Scope.READ)
 async def why_not_running(context: Context, jobs: Sequence[Job]) -> list[list[Blockage]]:
     """Every cause that keeps each of the jobs from running now; none when it is about to run."""
     return await context.engine.blockages.of_many(jobs)
 
 
+@needs(Scope.READ)
 async def watch(context: Context, id: str, *, with_: frozenset[str] | None = None) -> AsyncGenerator[Job | None, None]:
     """The job now and after every change, to its end; `None` and the end where there is none, or none any more."""
     job = await get(context, id, with_=frozenset())
@@ -225,6 +242,7 @@ class EventFilter:
         return self
 
 
+@needs(Scope.READ)
 def events(context: Context, filter: EventFilter, *, after: str | None = None) -> AsyncGenerator[Event | Gap, None]:
     """What happens to the jobs that the filter wants, from now on or from behind `after`. Raises InvalidInput."""
     return follow(context, Topic.JOB, filter.check(), after=after)

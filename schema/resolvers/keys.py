@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from datetime import date, timedelta
 
 from schema.context import Context
+from schema.resolvers.auditing import audited
 from schema.resolvers.authority import needs
 from switchtower.access import ApiKey, CreatedKey, NewApiKey, Scope, TenantLimits, Usage
 from switchtower.callers import Caller
@@ -25,12 +26,14 @@ class Viewer:
     read_only: bool
 
 
+@audited("key.create")
 @needs(Scope.ADMIN)
 async def create(context: Context, new: NewApiKey) -> CreatedKey:
     """Creates a key and answers with its text, once. Raises InvalidInput, Forbidden."""
     return await context.engine.keys.create(new, caller=context.caller)
 
 
+@audited("key.revoke", target="id")
 @needs(Scope.ADMIN)
 async def revoke(context: Context, id: str) -> ApiKey:
     """Revokes a key for good. Raises NotFound."""
@@ -49,6 +52,7 @@ async def get(context: Context, id: str) -> ApiKey | None:
     return await context.engine.keys.get(id, caller=context.caller)
 
 
+@audited("tenant.limits", leaves_event=False)
 @needs(Scope.ADMIN)
 async def set_tenant_limits(context: Context, limits: TenantLimits) -> TenantLimits:
     """Sets what a tenant may use. Raises InvalidInput, Forbidden."""

@@ -6,8 +6,10 @@ from collections.abc import AsyncGenerator
 from datetime import datetime
 
 from schema.context import Context
+from schema.resolvers.authority import needs
 from schema.resolvers.bounds import bounded
 from schema.resolvers.streams import changes_where
+from switchtower.access import Scope
 from switchtower.events import Topic
 from switchtower.metrics import Granularity, MetricBucket, Snapshot
 from switchtower.payloads import check_text
@@ -18,11 +20,13 @@ MAX_HISTORY = 2_000
 MIN_INTERVAL_MS, MAX_INTERVAL_MS = 200, 60_000
 
 
+@needs(Scope.READ)
 def enabled(context: Context) -> bool:
     """Whether metrics are kept."""
     return context.engine.metrics.enabled
 
 
+@needs(Scope.READ)
 async def buckets(
     context: Context,
     queue: str,
@@ -40,18 +44,21 @@ async def buckets(
     )
 
 
+@needs(Scope.READ)
 async def sparklines(context: Context) -> dict[str, list[int]]:
     """Per queue, the jobs that ended in each of the last 60 minutes."""
     queues = await context.engine.queues.names(caller=context.caller)
     return await context.engine.metrics.sparklines(queues, caller=context.caller)
 
 
+@needs(Scope.READ)
 async def history(context: Context, limit: int) -> list[Snapshot]:
     """The last snapshots of the totals, newest first; they are the operator's, a tenant sees none."""
     bounded("limit", limit, 1, MAX_HISTORY)
     return [] if context.caller.org is not None else await context.engine.metrics.history(limit=limit)
 
 
+@needs(Scope.READ)
 async def watch(context: Context, queue: str, interval_ms: int) -> AsyncGenerator[MetricBucket, None]:
     """The present minute of a queue, now and after every interval in which something happened to its jobs."""
     bounded("intervalMs", interval_ms, MIN_INTERVAL_MS, MAX_INTERVAL_MS)

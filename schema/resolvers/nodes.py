@@ -6,11 +6,14 @@ from typing import Any
 
 from schema.context import Context
 from schema.resolvers import crons, dead_letters, jobs, workers, workflows
+from schema.resolvers.authority import needs
+from switchtower.access import Scope
 from switchtower.ids import CRON, DEAD_LETTER, JOB, RUN
 
 __all__ = ["get"]
 
 
+@needs(Scope.READ)
 async def get(context: Context, id: str, *, with_: frozenset[str] | None = None) -> Any | None:
     """The job, dead letter, cron, workflow run or worker with this id; None where the caller can see none."""
     match id.partition("_")[0]:

@@ -7,8 +7,10 @@ from collections.abc import AsyncGenerator, Sequence
 
 from schema.context import Context
 from schema.resolvers.auditing import audited
+from schema.resolvers.authority import needs
 from schema.resolvers.bounds import bounded, check_values
 from schema.resolvers.streams import follow
+from switchtower.access import Scope
 from switchtower.engine import GroupCount, Queue
 from switchtower.errors import NotFound
 from switchtower.events import Event, Gap, Topic
@@ -21,22 +23,26 @@ MAX_NAME = 256
 DAY_MS = 24 * 3600 * 1000
 
 
+@needs(Scope.READ)
 async def get(context: Context, name: str) -> Queue | None:
     """The queue, or None where no job and no control ever named it."""
     return await context.engine.queues.get(name, caller=context.caller)
 
 
+@needs(Scope.READ)
 async def list_all(context: Context) -> list[Queue]:
     """Every queue that the caller may see, by name."""
     return await context.engine.queues.list(caller=context.caller)
 
 
+@needs(Scope.READ)
 async def groups(context: Context, name: str) -> list[GroupCount]:
     """The groups of a queue with their waiting and active jobs."""
     return await context.engine.queues.groups(name, caller=context.caller)
 
 
 @audited("queue.pause", queue="name")
+@needs(Scope.OPERATE)
 async def pause(context: Context, name: str, *, job_name: str | None = None) -> Queue:
     """From now on nothing of the queue starts (of one job name: nothing with that name). Raises InvalidInput."""
     _check_names(name, job_name)
@@ -44,6 +50,7 @@ async def pause(context: Context, name: str, *, job_name: str | None = None) -> 
 
 
 @audited("queue.resume", queue="name")
+@needs(Scope.OPERATE)
 async def resume(context: Context, name: str, *, job_name: str | None = None) -> Queue:
     """Ends such a pause. Raises InvalidInput."""
     _check_names(name, job_name)
@@ -51,6 +58,7 @@ async def resume(context: Context, name: str, *, job_name: str | None = None) ->
 
 
 @audited("queue.drain", queue="name")
+@needs(Scope.OPERATE)
 async def drain(context: Context, name: str) -> int:
     """Removes the queue's jobs that have not begun; answers with how many. Raises NotFound."""
     await _known(context, name)
@@ -58,6 +66,7 @@ async def drain(context: Context, name: str) -> int:
 
 
 @audited("queue.clean", queue="name")
+@needs(Scope.OPERATE)
 async def clean(context: Context, name: str, state: JobState, *, grace_ms: int = 0, limit: int = 10_000) -> int:
     """Removes the queue's jobs of one state that are older than the grace; answers with how many.
 
@@ -71,6 +80,7 @@ async def clean(context: Context, name: str, state: JobState, *, grace_ms: int =
 
 
 @audited("queue.obliterate", queue="name")
+@needs(Scope.ADMIN)
 async def obliterate(context: Context, name: str, *, force: bool = False) -> int:
     """Removes the queue with all of its jobs, active ones only with `force`; answers with how many jobs.
 
@@ -92,11 +102,13 @@ def _check_names(name: str, job_name: str | None) -> None:
         check_text("jobName", job_name, limit=MAX_NAME)
 
 
+@needs(Scope.READ)
 def events(context: Context, name: str | None, *, after: str | None = None) -> AsyncGenerator[Event | Gap, None]:
     """What operators do to one queue, or to any. Raises InvalidInput."""
     return follow(context, Topic.QUEUE, lambda event: name is None or event.queue == name, after=after)
 
 
+@needs(Scope.READ)
 async def watch_counts(
     context: Context, names: Sequence[str] | None, *, interval_ms: int = 1_000
 ) -> AsyncGenerator[list[Queue], None]:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from schema.context import Context
+from schema.resolvers.authority import needs
 from schema.resolvers.bounds import MAX_CURSOR, bounded
+from switchtower.access import Scope
 from switchtower.engine import Found, SearchType
 from switchtower.errors import InvalidInput
 
@@ -12,6 +14,7 @@ __all__ = ["find"]
 MAX_HITS = 100
 
 
+@needs(Scope.READ)
 async def find(
     context: Context,
     query: str,

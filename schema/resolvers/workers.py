@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator
 
 from schema.context import Context
+from schema.resolvers.authority import needs
 from schema.resolvers.streams import changes
+from switchtower.access import Scope
 from switchtower.events import Topic
 from switchtower.workers import Worker
 
@@ -15,12 +17,14 @@ REFRESH_SECONDS = 10.0
 """Heartbeats change a worker without an event; a list that is watched is read again this often."""
 
 
+@needs(Scope.READ)
 async def get(context: Context, id: str) -> Worker | None:
     """The worker with this id, if the caller may see it."""
     worker = (await context.engine.workers.get_many([id])).get(id)
     return worker if worker is not None and visible(context, worker) else None
 
 
+@needs(Scope.READ)
 async def list_all(context: Context, *, include_gone: bool = False) -> list[Worker]:
     """The workers that live or drain; with `include_gone` also those that stopped or were lost lately."""
     return await context.engine.workers.list(caller=context.caller, include_gone=include_gone)
@@ -31,6 +35,7 @@ def visible(context: Context, worker: Worker) -> bool:
     return context.caller.org is None or worker.org in (None, context.caller.org)
 
 
+@needs(Scope.READ)
 async def watch(context: Context) -> AsyncGenerator[list[Worker], None]:
     """The workers now, and again whenever one comes, changes or goes."""
     async with changes(context, Topic.WORKER) as noticed:

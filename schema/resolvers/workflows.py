@@ -9,8 +9,10 @@ from typing import Any
 
 from schema.context import Context
 from schema.resolvers.auditing import audited
+from schema.resolvers.authority import needs
 from schema.resolvers.bounds import Listing, Window
 from schema.resolvers.streams import changes
+from switchtower.access import Scope
 from switchtower.errors import NotFound
 from switchtower.events import Topic
 from switchtower.ids import job_of_run
@@ -38,17 +40,20 @@ class PublishedEvent:
     published_at: datetime
 
 
+@needs(Scope.READ)
 async def names(context: Context) -> list[Workflow]:
     """The workflows that live workers have, by name."""
     found = await context.engine.workflows.names(org=context.caller.org)
     return [Workflow(name, versions) for name, versions in found.items()]
 
 
+@needs(Scope.READ)
 async def get(context: Context, id: str) -> WorkflowRun | None:
     """The run with this id (its own, its job's, or the one that its starter chose)."""
     return await context.engine.workflows.get(id, caller=context.caller)
 
 
+@needs(Scope.READ)
 async def page(
     context: Context, part: Window, *, workflow: str | None, states: Sequence[RunState] | None
 ) -> Listing[WorkflowRun]:
@@ -60,6 +65,7 @@ async def page(
     return Listing(found, lambda: runs.count(caller=context.caller, workflow=workflow, states=states))
 
 
+@needs(Scope.OPERATE)
 async def start(context: Context, new: NewRun) -> WorkflowRun:
     """Starts a run; the same idempotency key or run id gives the same run. Raises InvalidInput."""
     started = await context.engine.workflows.start(new, caller=context.caller)
@@ -69,6 +75,7 @@ async def start(context: Context, new: NewRun) -> WorkflowRun:
     return run
 
 
+@needs(Scope.OPERATE)
 async def publish(context: Context, name: str, payload: Any, *, idempotency_key: str | None = None) -> PublishedEvent:
     """Publishes an event for one run that waits for it, now or within 30 days. Raises InvalidInput."""
     id, at = await context.engine.workflows.publish(
@@ -78,17 +85,20 @@ async def publish(context: Context, name: str, payload: Any, *, idempotency_key:
 
 
 @audited("workflow.cancel", target="id")
+@needs(Scope.OPERATE)
 async def cancel(context: Context, id: str) -> WorkflowRun:
     """Cancels a run. Raises NotFound, InvalidTransition."""
     return await context.engine.workflows.cancel(id, caller=context.caller)
 
 
 @audited("workflow.replay", target="id")
+@needs(Scope.OPERATE)
 async def replay(context: Context, id: str, from_step: str) -> WorkflowRun:
     """Runs a final run again from a step on. Raises NotFound, InvalidInput, InvalidTransition, Conflict."""
     return await context.engine.workflows.replay(id, from_step, caller=context.caller)
 
 
+@needs(Scope.READ)
 async def watch(context: Context, id: str) -> AsyncGenerator[WorkflowRun | None, None]:
     """The run now, then whenever it changed, to its end; None, and the end, where there is none."""
     run = await get(context, id)

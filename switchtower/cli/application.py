@@ -7,15 +7,19 @@ import sys
 import typer
 
 from switchtower.cli import (
+    audit,
     bulk,
     config,
+    crons,
     dead_letters,
     dev,
     doctor,
     enqueue,
+    flows,
     jobs,
     queues,
     sdl,
+    search,
     services,
     stats,
     tail,
@@ -51,8 +55,12 @@ app.command("queues")(queues.queues)
 app.command("pause")(queues.pause)
 app.command("resume")(queues.resume)
 app.command("drain")(queues.drain)
+app.add_typer(crons.app, name="crons")
+app.add_typer(flows.app, name="flows")
 app.add_typer(dead_letters.app, name="dlq")
 app.command("stats")(stats.stats)
+app.command("audit")(audit.audit)
+app.command("search")(search.search)
 app.command("top")(top.top)
 app.command("doctor")(doctor.doctor)
 app.command("config")(config.config)

@@ -6,6 +6,7 @@ A test holds each of them against the committed schema.
 from __future__ import annotations
 
 __all__ = [
+    "AUDIT",
     "BULK",
     "BULK_PROGRESS",
     "CHANGE",
@@ -24,6 +25,7 @@ __all__ = [
     "REPLAY_DEAD_LETTER",
     "REPLAY_DEAD_LETTERS",
     "RESUME_QUEUE",
+    "SEARCH",
     "STATS",
     "WATCH_JOB",
     "WHY",
@@ -90,6 +92,12 @@ REMOVE_DEAD_LETTERS = f"""mutation Remove($ids: [ID!]!) {{ removeDeadLetters(ids
 PURGE_DEAD_LETTERS = f"""mutation Purge($olderThanMs: Int!) {{ purgeDeadLetters(olderThanMs: $olderThanMs) {{
   ... on RemovedDeadLetters {{ removed }} {_ERROR} }} }}"""
 
+AUDIT = """query Audit($filter: AuditFilter, $first: Int!, $after: String) {
+  audit(filter: $filter, first: $first, after: $after) { pageInfo { hasNextPage endCursor }
+  nodes { id at action source status actor queue jobId target details error } } }"""
+SEARCH = """query Search($text: String!, $type: SearchType!, $queue: String, $first: Int!, $after: String) {
+  search(query: $text, type: $type, queue: $queue, first: $first, after: $after) {
+  jobs { id name queue state createdAt } queues scanned exhaustive cursor } }"""
 STATS = f"query Stats {{ stats {{ jobs counts {{ {_COUNTS} }} deadLetters queues workers }} }}"
 ERRORS = """query Errors($filter: JobFilter) { errorClusters(filter: $filter) {
   fingerprint count queues names firstSeen lastSeen sampleJobId error { kind type message } } }"""

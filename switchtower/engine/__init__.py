@@ -159,13 +159,12 @@ class Engine:
     def hub(self) -> EventHub:
         """The process's one hub of events; it opens its stream on first use."""
         if self._hub is None:
-            self._hub = EventHub(lambda after: changes.read(self._store, after=after), is_cursor=changes.is_cursor)
+            self._hub = EventHub(lambda after: changes.read(self._store, after=after), is_cursor=self.is_cursor)
         return self._hub
 
-    @staticmethod
-    def is_cursor(text: str) -> bool:
+    def is_cursor(self, text: str) -> bool:
         """Whether a text has the form of an event cursor."""
-        return changes.is_cursor(text)
+        return changes.is_cursor(text, now=self.clock.now())
 
     async def close(self) -> None:
         """Ends the hub and background work, and closes the connections."""

@@ -31,6 +31,7 @@ class BlockageKind(StrEnum):
     DELAYED = "delayed"
     BACKING_OFF = "backing_off"
     WAITS_FOR_JOBS = "waits_for_jobs"
+    WAITS_FOR_EVENT = "waits_for_event"
     QUEUE_PAUSED = "queue_paused"
     NAME_PAUSED = "name_paused"
     NO_WORKER = "no_worker"
@@ -65,7 +66,8 @@ class Blockages:
 
         How many jobs go first is counted for at most 20 of them; of the others it is only said that some do.
         """
-        causes = [_own(job) for job in jobs]
+        events = await self._awaited([job.id for job in jobs if job.state is JobState.SCHEDULED])
+        causes = [_own(job, events.get(job.id)) for job in jobs]
         held = [job for job in jobs if job.state not in FINAL and job.state is not JobState.ACTIVE]
         if not held:
             return causes
@@ -87,6 +89,14 @@ class Blockages:
         for job, found in free:
             found += ahead.get(job.id, [])
         return causes
+
+    async def _awaited(self, ids: Sequence[str]) -> dict[str, list[str]]:
+        """The names of the events that workflow runs wait for, by the ids of their jobs."""
+        if not ids:
+            return {}
+        match = {"_id": {"$in": list(ids)}, "awaiting": {"$exists": True}}
+        rows = await self._store.jobs.find(match, {"awaiting": 1}).to_list(None)
+        return {row["_id"]: row["awaiting"] for row in rows}
 
     async def _waiting(self, pairs: set[tuple[str, str]]) -> dict[tuple[str, str], int]:
         """How many jobs wait in each queue for each handler, counted up to 10,000 in all."""
@@ -144,7 +154,7 @@ class Blockages:
         return "10,000 or more" if ahead >= 10_000 else str(ahead or "")
 
 
-def _own(job: Job) -> list[Blockage]:
+def _own(job: Job, events: Sequence[str] | None = None) -> list[Blockage]:
     """The causes that the job itself shows."""
     if job.state in FINAL:
         return [Blockage(BlockageKind.FINISHED, f"It is {job.state}; retry it to run it again.", None, "retryJob")]
@@ -154,6 +164,9 @@ def _own(job: Job) -> list[Blockage]:
         case JobState.BLOCKED:
             shown = ", ".join(job.pending[:5]) + (f" and {len(job.pending) - 5} more" if len(job.pending) > 5 else "")
             return [Blockage(BlockageKind.WAITS_FOR_JOBS, f"It waits for {len(job.pending)} job(s): {shown}.")]
+        case JobState.SCHEDULED if events:
+            message = f"It waits for an event named {' or '.join(map(repr, events[:5]))}, until {_shown(job.run_at)}."
+            return [Blockage(BlockageKind.WAITS_FOR_EVENT, message, job.run_at, "publishEvent")]
         case JobState.SCHEDULED:
             message = f"It is due at {_shown(job.run_at)}."
             return [Blockage(BlockageKind.DELAYED, message, job.run_at, "promoteJob")]

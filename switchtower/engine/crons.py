@@ -242,8 +242,11 @@ class Crons:
         cron = commands.cron_from(row)
         now = self._store.clock.now()
         first: datetime = row["next_at"]
+        if first > now:
+            # Our reading of the database's clock is a moment behind the clock itself.
+            return None
         slots = self._come(cron, first, now)
-        following = cron.following(max(now, first))
+        following = cron.following(now)
         if cron.limit is not None:
             slots = slots[: max(0, cron.limit - cron.fired)]
             if cron.fired + len(slots) >= cron.limit:
@@ -275,8 +278,8 @@ class Crons:
                 # This process stood still, maybe for so long that the slot's job is done and forgotten.
                 return done
             fire = await self._make(cron, slot, previous, entry.get("skip"))
-            if await commands.settle(self._store, cron.id, slot, fire, actor="system"):
-                previous = fire.job_id or previous
+            await commands.settle(self._store, cron.id, slot, fire, actor="system")
+            previous = fire.job_id or previous
         if cron.limit is not None and row["next_at"] is None:
             # A slot that was skipped does not count, so there may be one more.
             again = await commands.find(self._store, cron.id, SYSTEM)
@@ -290,17 +293,16 @@ class Crons:
         owner = Caller(f"cron:{cron.name}", cron.org, cron.app, "cron")
         now = self._store.clock.now()
         id = settled_id(JOB, to_ms(slot), f"{cron.id}@{to_ms(slot)}")
-        if previous is not None and cron.overlap is not Overlap.ALLOW and skip is None:
-            made = await job_commands.find_by_ids(self._store, [id], fields={"_id": 1})
-            open_ = None if made else await self._open(previous)
-            if cron.overlap is Overlap.SKIP and not made:
+        if previous is not None and cron.overlap is Overlap.SKIP and skip is None:
+            if not await job_commands.find_by_ids(self._store, [id], fields={"_id": 1}):
+                open_ = await self._open(previous)
                 reason = None if open_ is None else f"Job {previous} of the slot before was still {open_.state}."
                 skip = await commands.decide(self._store, cron.id, slot, reason)
-            elif open_ is not None:
-                try:
-                    await self._jobs.cancel(previous, caller=owner)
-                except (InvalidTransition, NotFound):
-                    log.debug("job %s ended by itself before it was replaced", previous)
+        elif previous is not None and previous != id and cron.overlap is Overlap.REPLACE:
+            try:
+                await self._jobs.cancel(previous, caller=owner)
+            except (InvalidTransition, NotFound):
+                log.debug("job %s had ended before it was to be replaced", previous)
         if skip:
             return Fire(slot, now, "skipped", None, skip)
         job = replace(cron.job, job_id=f"{cron.id}@{to_ms(slot)}", run_at=slot + cron.delay_of(slot), cron_id=cron.id)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
-from datetime import datetime
+from dataclasses import dataclass, field, fields, replace
+from datetime import datetime, timedelta
 from typing import Any
 
 from switchtower.callers import Caller
@@ -24,18 +24,29 @@ from switchtower.store.driver import time_limit, translate_errors
 from switchtower.store.guards import NOT_REMOVED
 from switchtower.store.listing import JobOrder
 
-__all__ = ["ErrorCluster", "JobOrder", "Jobs"]
+__all__ = ["ErrorCluster", "HourCount", "JobOrder", "Jobs"]
+
 
 Document = dict[str, Any]
 
+TREND_HOURS = 24
 RESTRICTS_MORE_THAN_QUEUES = [
     field.name for field in fields(JobFilter) if field.name not in ("queues", "states", "payload")
 ]
 
 
 @dataclass(frozen=True, slots=True)
+class HourCount:
+    """How many jobs failed in the hour that began at `at`."""
+
+    at: datetime
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
 class ErrorCluster:
-    """Failed jobs with the same fault: how many (of the newest 10,000), where, and since when."""
+    """Failed jobs with the same fault: how many (of the newest 10,000), where, since when, and how many in each of the
+    last 24 hours that had one, oldest first."""
 
     fingerprint: str
     error: JobError
@@ -45,6 +56,7 @@ class ErrorCluster:
     first_seen: datetime
     last_seen: datetime
     sample_job_id: str
+    trend: list[HourCount] = field(default_factory=list)
 
 
 @translate_errors
@@ -210,7 +222,9 @@ class Jobs:
 
         Raises: NotFound, InvalidTransition when it is final.
         """
-        return await self._operate("cancel", id, caller, operations.cancel(caller.actor, source=caller.surface), any_open=True)
+        return await self._operate(
+            "cancel", id, caller, operations.cancel(caller.actor, source=caller.surface), any_open=True
+        )
 
     async def retry(self, id: str, *, caller: Caller) -> Job:
         """Runs a final, scheduled or retrying job now; a final one starts over with all its attempts.
@@ -219,7 +233,11 @@ class Jobs:
         """
         await self._effects.relay(id=id)
         return await self._operate(
-            "retry", id, caller, operations.retry(caller.actor, source=caller.surface), guard={"outbox": {"$exists": False}}
+            "retry",
+            id,
+            caller,
+            operations.retry(caller.actor, source=caller.surface),
+            guard={"outbox": {"$exists": False}},
         )
 
     async def promote(self, id: str, *, caller: Caller) -> Job:
@@ -235,7 +253,13 @@ class Jobs:
         await self._effects.relay(id=id)
         guard = {"outbox": {"$exists": False}}
         return await self._operate(
-            "remove", id, caller, operations.remove(caller.actor, source=caller.surface), guard=guard, before=True, force=force
+            "remove",
+            id,
+            caller,
+            operations.remove(caller.actor, source=caller.surface),
+            guard=guard,
+            before=True,
+            force=force,
         )
 
     async def update(self, id: str, change: JobUpdate, *, caller: Caller) -> Job:
@@ -326,23 +350,48 @@ class Jobs:
                     {"$match": match},
                     {"$sort": {"_id": -1}},
                     {"$limit": 10_000},
-                    {"$project": {"error": 1, "queue": 1, "name": 1, "updated_at": 1}},
+                    {
+                        "$project": {
+                            "error": 1,
+                            "queue": 1,
+                            "name": 1,
+                            "at": {"$ifNull": ["$finished_at", "$updated_at"]},
+                        }
+                    },
                     {
                         "$group": {
-                            "_id": "$error.fingerprint",
+                            "_id": {
+                                "fingerprint": "$error.fingerprint",
+                                "hour": {"$dateTrunc": {"date": "$at", "unit": "hour"}},
+                            },
                             "error": {"$first": "$error"},
                             "sample": {"$first": "$_id"},
                             "count": {"$sum": 1},
                             "queues": {"$addToSet": "$queue"},
                             "names": {"$addToSet": "$name"},
-                            "first": {"$min": "$updated_at"},
-                            "last": {"$max": "$updated_at"},
+                            "first": {"$min": "$at"},
+                            "last": {"$max": "$at"},
+                        }
+                    },
+                    {"$sort": {"sample": -1}},
+                    {
+                        "$group": {
+                            "_id": "$_id.fingerprint",
+                            "error": {"$first": "$error"},
+                            "sample": {"$first": "$sample"},
+                            "count": {"$sum": "$count"},
+                            "queues": {"$push": "$queues"},
+                            "names": {"$push": "$names"},
+                            "first": {"$min": "$first"},
+                            "last": {"$max": "$last"},
+                            "hours": {"$push": {"at": "$_id.hour", "count": "$count"}},
                         }
                     },
                     {"$sort": {"count": -1, "last": -1}},
                     {"$limit": limit},
                 ],
             )
+        since = self._store.clock.now() - timedelta(hours=TREND_HOURS)
         clusters = []
         for row in rows:
             error = error_from(row["error"])
@@ -352,11 +401,12 @@ class Jobs:
                     row["_id"],
                     error,
                     row["count"],
-                    sorted(row["queues"]),
-                    sorted(row["names"]),
+                    sorted(set().union(*row["queues"])),
+                    sorted(set().union(*row["names"])),
                     row["first"],
                     row["last"],
                     row["sample"],
+                    _trend(row["hours"], since),
                 )
             )
         return clusters
@@ -369,6 +419,11 @@ _HINTS = {
     ("retry", "waiting"): "It will run as soon as a worker is free.",
     ("retry", "blocked"): "It waits for other jobs.",
 }
+
+
+def _trend(hours: Sequence[Document], since: datetime) -> list[HourCount]:
+    counts = [HourCount(hour["at"], hour["count"]) for hour in hours if hour["at"] > since]
+    return sorted(counts, key=lambda hour: hour.at)
 
 
 def _camel(name: str) -> str:

@@ -13,11 +13,12 @@ import asyncio
 import contextlib
 import re
 from collections.abc import AsyncIterator, Sequence
+from datetime import datetime, timedelta
 from typing import Any
 
 from pymongo.errors import OperationFailure, PyMongoError
 
-from switchtower.errors import InvalidInput, StoreUnavailable
+from switchtower.errors import StoreUnavailable
 from switchtower.events import Event, HistoryLost, Topic
 from switchtower.store.collections import WATCHED, Store
 from switchtower.store.driver import unavailable
@@ -82,13 +83,16 @@ use."""
 
 _UNAUTHORIZED = 13
 
-_TOKEN = re.compile(r"[0-9A-F]{20,512}")
+_TOKEN = re.compile(r"82([0-9A-F]{8})[0-9A-F]{10,502}")
+"""A timestamp in the server's key format, seconds first, and what tells events of one moment apart."""
+_AHEAD = timedelta(hours=1)
 
 
-def is_cursor(cursor: str) -> bool:
-    """Whether this text has the form of one of our cursors."""
+def is_cursor(cursor: str, *, now: datetime) -> bool:
+    """Whether this text has the form of one of our cursors, of a time that is not far ahead of the database's `now`."""
     version, _, token = cursor.partition(".")
-    return version == CURSOR_VERSION and _TOKEN.fullmatch(token) is not None
+    form = _TOKEN.fullmatch(token)
+    return version == CURSOR_VERSION and form is not None and int(form[1], 16) < (now + _AHEAD).timestamp()
 
 
 def _cursor(token: Document) -> str:
@@ -96,8 +100,6 @@ def _cursor(token: Document) -> str:
 
 
 def _token(cursor: str) -> Document:
-    if not is_cursor(cursor):
-        raise InvalidInput("after", "is not a cursor of an event; pass one that an event carried, or leave it out.")
     return {"_data": cursor.partition(".")[2]}
 
 

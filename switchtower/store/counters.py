@@ -18,6 +18,7 @@ from switchtower.ids import API_KEY
 from switchtower.metrics import Granularity, MetricBucket, Snapshot, bucket_of
 from switchtower.states import JobState
 from switchtower.store.collections import Store
+from switchtower.store.driver import time_limit
 
 __all__ = [
     "Delta",
@@ -36,6 +37,8 @@ __all__ = [
 Document = dict[str, Any]
 
 FOLD = "#fold"
+RECOUNT_MS = 240_000
+"""Millions of jobs take longer than a request may; the server keeps a snapshot for five minutes."""
 _STATES = {state.value for state in JobState}
 _OUTCOMES = {
     "enqueue": "enqueued",
@@ -191,18 +194,18 @@ async def recount(store: Store, *, reached: str) -> int:
 
     Events up to that time are in the count already; `reached` is a cursor at or before it.
     """
-    answer = await store.database.command(
-        {
-            "aggregate": store.jobs.name,
-            "pipeline": [
-                {"$match": {"state": {"$in": sorted(_STATES)}}},
-                {"$group": {"_id": {"queue": "$queue", "org": "$org", "state": "$state"}, "n": {"$sum": 1}}},
-            ],
-            "cursor": {"batchSize": 100_000},
-            "readConcern": {"level": "snapshot"},
-            "allowDiskUse": True,
-        }
-    )
+    count = {
+        "aggregate": store.jobs.name,
+        "pipeline": [
+            {"$match": {"state": {"$in": sorted(_STATES)}}},
+            {"$group": {"_id": {"queue": "$queue", "org": "$org", "state": "$state"}, "n": {"$sum": 1}}},
+        ],
+        "cursor": {"batchSize": 100_000},
+        "readConcern": {"level": "snapshot"},
+        "allowDiskUse": True,
+    }
+    with time_limit(RECOUNT_MS):
+        answer = await store.database.command(count)
     at = answer["cursor"]["atClusterTime"]
     rows: dict[tuple[str, str], dict[str, int]] = defaultdict(dict)
     for row in answer["cursor"]["firstBatch"]:

@@ -49,6 +49,8 @@ TIME_LIMIT_MS = 2_000
 TEXT_LIMIT = 256
 TEXTS = ("id", "name", "error", "payload")
 """Where a text is looked for."""
+LEVELS = 4
+"""How deep in a payload."""
 
 
 class JobOrder(StrEnum):
@@ -180,7 +182,7 @@ def text_condition(text: str, within: Collection[str] = TEXTS) -> Document:
     if "\0" in text:
         raise InvalidInput("text", "must not contain NUL.")
     pattern = {"$regex": re.escape(text), "$options": "i"}
-    inside = {"$regexMatch": {"input": _json("$payload"), "regex": re.escape(text), "options": "i"}}
+    inside = _holds("$payload", {"regex": re.escape(text), "options": "i"}, LEVELS)
     conditions: dict[str, list[Document]] = {
         "id": [{"_id": text}, {"custom_id": pattern}],
         "name": [{"name": pattern}],
@@ -190,48 +192,29 @@ def text_condition(text: str, within: Collection[str] = TEXTS) -> Document:
     return {"$or": [condition for where in TEXTS if where in within for condition in conditions[where]]}
 
 
-def _json(field: str) -> Document:
-    """Every scalar of a payload as text, three levels deep: what a literal search can see without server-side code."""
-
-    def scalars(value: str, depth: int, name: str) -> Document:
-        kinds = {"$type": value}
-        plain = {"$convert": {"input": value, "to": "string", "onError": "", "onNull": ""}}
-        if depth == 0:
-            return plain
-
-        def joined(items: Any, item: str) -> Document:
-            return {
-                "$reduce": {
-                    "input": {"$map": {"input": items, "as": item, "in": scalars(f"$${item}", depth - 1, item)}},
-                    "initialValue": "",
-                    "in": {"$concat": ["$$value", " ", "$$this"]},
-                }
-            }
-
-        pairs = {
-            "$reduce": {
-                "input": {
-                    "$map": {
-                        "input": {"$objectToArray": value},
-                        "as": f"{name}o",
-                        "in": {"$concat": [f"$${name}o.k", " ", scalars(f"$${name}o.v", depth - 1, f"{name}p")]},
-                    }
-                },
-                "initialValue": "",
-                "in": {"$concat": ["$$value", " ", "$$this"]},
-            }
-        }
-        return {
-            "$switch": {
-                "branches": [
-                    {"case": {"$eq": [kinds, "object"]}, "then": pairs},
-                    {"case": {"$eq": [kinds, "array"]}, "then": joined(value, f"{name}a")},
-                ],
-                "default": plain,
-            }
-        }
-
-    return scalars(field, 3, "s")
+def _holds(value: str, pattern: Document, levels: int) -> Document:
+    """Whether a key or a scalar of a value, so many levels deep, matches: what a literal search can see without
+    server-side code."""
+    scalar = {"$convert": {"input": value, "to": "string", "onError": "", "onNull": ""}}
+    plain = {"$regexMatch": {"input": scalar, **pattern}}
+    if not levels:
+        return plain
+    each = f"level{levels}"
+    pair = {
+        "$or": [
+            {"$regexMatch": {"input": f"$${each}.k", **pattern}},
+            _holds(f"$${each}.v", pattern, levels - 1),
+        ]
+    }
+    within = {
+        "object": {"$map": {"input": {"$objectToArray": value}, "as": each, "in": pair}},
+        "array": {"$map": {"input": value, "as": each, "in": _holds(f"$${each}", pattern, levels - 1)}},
+    }
+    branches = [
+        {"case": {"$eq": [{"$type": value}, kind]}, "then": {"$anyElementTrue": [matches]}}
+        for kind, matches in within.items()
+    ]
+    return {"$switch": {"branches": branches, "default": plain}}
 
 
 def encode_cursor(order: JobOrder, document: Mapping[str, Any]) -> str:

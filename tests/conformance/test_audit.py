@@ -21,6 +21,7 @@ from switchtower.states import JobState
 from switchtower.store import counters
 from switchtower.store.collections import Store
 from switchtower.workers import Outcome, OutcomeKind, WorkerInfo
+from tests.conformance.situations import quiet
 from tests.waiting import until
 
 OLGA = Caller("olga", source="graphql")
@@ -36,7 +37,7 @@ async def maintained(engine: Engine) -> Any:
         return (await engine.upkeep.fold_position())[0] is not None
 
     # What happens before the first count is no folder's to tell.
-    await until(counted)
+    await until(lambda: counted())
     yield
     stop.set()
     await running
@@ -53,7 +54,7 @@ async def awaited(engine: Engine, *actions: str) -> list[AuditRow]:
         found = await rows(engine)
         return found if len(found) >= len(actions) else None
 
-    found = list(reversed(await until(there, timeout_seconds=20)))
+    found = list(reversed(await until(lambda: there(), timeout_seconds=20)))
     assert sorted(row.action for row in found) == sorted(actions)
     return found
 
@@ -135,9 +136,10 @@ async def test_actions_on_queues_crons_and_many_jobs(engine: Engine) -> None:
 
 async def test_a_flow_retried_is_one_action(engine: Engine) -> None:
     async with maintained(engine):
-        children = [FlowNode(NewJob(name="part")) for _ in range(4)]
-        flow = await engine.flows.enqueue(FlowNode(NewJob(name="whole"), children=children), caller=OLGA)
+        children = [FlowNode(job=NewJob(name="part")) for _ in range(4)]
+        flow = await engine.flows.enqueue(FlowNode(job=NewJob(name="whole"), children=children), caller=OLGA)
         await engine.flows.cancel(flow.id, caller=OLGA)
+        await quiet(engine)
         await engine.flows.retry(flow.id, caller=OLGA)
         found = await awaited(engine, "flow.cancel", "flow.cancel", "flow.retry")
     assert found[2].job_id == flow.id
@@ -153,7 +155,7 @@ async def test_deletions_of_dead_letters_are_written_before_they_begin(engine: E
     async def entries() -> Any:
         return (await engine.dead_letters.page(DeadLetterFilter(), caller=OLGA)).items
 
-    (entry,) = await until(entries)
+    (entry,) = await until(lambda: entries())
     assert await engine.dead_letters.remove([entry.id], caller=OLGA) == 1
     assert await engine.dead_letters.purge(older_than_ms=0, caller=OLGA) == 0
     purge, remove = await rows(engine)
@@ -179,12 +181,14 @@ async def test_a_folder_that_dies_between_row_and_cursor_doubles_nothing(
         for number, id in enumerate(ids):
             await engine.jobs.cancel(id, caller=OLGA)
             if number % 10 == 0:
-                await asyncio.sleep(0.3)
+                # Not all in one batch: several commits, several deaths.
+                seen = len(deaths)
+                await until(lambda: len(deaths) > seen)  # noqa: B023
 
         async def counted() -> bool:
             return (await engine.jobs.counts(caller=OLGA))[JobState.CANCELLED] == len(ids)
 
-        await until(counted, timeout_seconds=30)
+        await until(lambda: counted(), timeout_seconds=30)
     assert len(deaths) > 2
     found = await rows(engine)
     assert sorted(row.job_id or "" for row in found) == sorted(ids)

@@ -24,6 +24,7 @@ from tests.conformance.situations import CALLER, Situation, enqueue, fresh, quie
 from tests.mongod import fail_command
 
 HOURLY = Schedule("0 * * * *")
+YEARLY = Schedule("0 0 1 1 *")
 
 
 def new(**fields: Any) -> NewCron:
@@ -79,7 +80,7 @@ async def test_slot_makes_its_job_with_everything_that_the_cron_says(engine: Eng
         timeout_ms=5,
         tags=["t"],
     )
-    cron = await made(engine, job=template, schedule=Schedule(every_ms=3_600_000))
+    cron = await made(engine, job=template, schedule=YEARLY)
     assert cron.next_at is not None
     slot = hour()
     await rewind(engine, cron, slot)
@@ -154,7 +155,7 @@ async def test_scheduler_that_dies_anywhere_leaves_the_slot_to_the_next(
     async def die(*args: Any, **kwargs: Any) -> Any:
         raise Dead
 
-    cron = await made(engine, job=NewJob(name="tick", remove_on_complete=True))
+    cron = await made(engine, job=NewJob(name="tick", remove_on_complete=True), schedule=YEARLY)
     points: list[tuple[Any, str]] = [(commands, "settle"), (type(engine.jobs), "enqueue_as"), (commands, "take_slots")]
     for n, (where, name) in enumerate(points):
         slot = hour() - timedelta(milliseconds=n)
@@ -327,6 +328,19 @@ async def test_schedulers_that_see_different_moments_agree_on_a_skip(engine: Eng
     saw_it_ended = await another(engine).crons._make(commands.cron_from(stale), slot, first, None)
     assert (saw_it_open.outcome, saw_it_ended.outcome) == ("skipped", "skipped")
     assert len(await jobs_of(store, cron)) == 1
+
+
+async def test_slot_is_not_lost_to_a_reading_of_the_clock_that_is_behind(
+    engine: Engine, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cron = await made(engine, schedule=YEARLY)
+    slot = datetime.now(UTC).replace(microsecond=0)
+    await rewind(engine, cron, slot)
+    monkeypatch.setattr(store.clock, "now", lambda: slot - timedelta(milliseconds=3))
+    assert await engine.crons.tick() == 0
+    monkeypatch.undo()
+    assert await engine.crons.tick() == 1
+    assert [row["custom_id"] for row in await jobs_of(store, cron)] == [f"{cron.id}@{to_ms(slot)}"]
 
 
 async def test_slot_whose_unique_key_is_held_is_skipped(engine: Engine) -> None:

@@ -52,10 +52,9 @@ async def test_names_queues_errors_and_payloads(engine: Engine) -> None:
     await engine.queues.resume("Parcels", caller=CALLER)
     await engine.workers.register(WorkerInfo(id="wkr_a", queues=["Parcels"]))
     (claimed,) = await engine.claims.claim("wkr_a", ["Parcels"])
+    error = JobError(ErrorKind.FATAL, "Boom", "Door 5 closed")
     assert await _ids(engine, "ship", SearchType.NAME, queue="Parcels") == [id]
-    await engine.claims.report(
-        [Outcome(id, claimed.token, OutcomeKind.BURY, error=JobError(ErrorKind.FATAL, "Boom", "Door 5 closed"))]
-    )
+    await engine.claims.report([Outcome(id, claimed.token, OutcomeKind.BURY, error=error)])
     assert await _ids(engine, "door 5", SearchType.ERROR) == [id]
     assert await _ids(engine, "boom", SearchType.ERROR) == [id]
     assert await _ids(engine, "door 5", SearchType.NAME) == []
@@ -175,3 +174,19 @@ async def test_odd_paths_are_texts(engine: Engine, query: str) -> None:
 def test_bad_paths_to_index(store: Store, mongodb_url: str, paths: list[str]) -> None:
     with pytest.raises(ConfigurationError):
         Engine(store, url=mongodb_url, payload_limit=PAYLOAD_LIMIT, retention=Retention(), search_paths=paths)
+
+
+async def test_payload_texts_four_levels_deep(engine: Engine) -> None:
+    deep = await _new(engine, {"a": {"b": [{"needle": "hay", "n": 1234.5}]}})
+    await _new(engine, {"a": {"b": [[{"c": "needle"}]]}})
+    for text in ("NEEDLE", "hay", "1234.5", "b"):
+        assert deep in await _ids(engine, text, SearchType.PAYLOAD)
+    assert await _ids(engine, "hay n", SearchType.PAYLOAD) == []
+    assert await _ids(engine, "eedl", SearchType.PAYLOAD) == [deep]
+
+
+async def test_scalar_payloads(engine: Engine) -> None:
+    for payload in ("a text", ["a text"], 17, None, True):
+        await _new(engine, payload)
+    assert len(await _ids(engine, "a text", SearchType.PAYLOAD)) == 2
+    assert len(await _ids(engine, "17", SearchType.PAYLOAD)) == 1

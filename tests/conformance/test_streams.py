@@ -146,10 +146,11 @@ async def test_old_cursor_is_spliced_into_the_live_events_under_load(engine: Eng
                 assert isinstance(item, Event), item
                 events.append(item)
 
-    load = asyncio.create_task(_load(engine))
+    load = asyncio.create_task(_load(engine, 15))
     followers = []
     while not load.done():
-        followers.append(asyncio.create_task(follow(begin)))
+        if len(followers) < 5:
+            followers.append(asyncio.create_task(follow(begin)))
         await asyncio.sleep(0.05)
     await load
     rows = await store.jobs.find({}, {"event_seq": 1}).to_list(None)
@@ -157,7 +158,7 @@ async def test_old_cursor_is_spliced_into_the_live_events_under_load(engine: Eng
     await until(lambda: all(len(events) >= total for events in seen), timeout_seconds=30)
     await hub.close()
     await asyncio.gather(*followers)
-    assert len(seen) > 2
+    assert len(seen) > 1
     first = [event.cursor for event in seen[0]]
     assert first == sorted(set(first))
     assert all([event.cursor for event in events] == first for events in seen)
@@ -183,13 +184,15 @@ async def test_cursor_outlives_the_process_that_gave_it(engine: Engine, store: S
         assert third.id not in (first.id, second.id)
 
 
-@pytest.mark.parametrize("text", ["", "x", "1.", "1.zz", "2.82", "1.82' || 1", "1." + "A" * 600])
+@pytest.mark.parametrize(
+    "text", ["", "x", "1.", "1.zz", "2.82", "1.82' || 1", "1." + "A" * 600, "1.82FFFFFFFF" + "0" * 30]
+)
 async def test_malformed_cursor_is_refused(engine: Engine, text: str) -> None:
     with pytest.raises(InvalidInput, match="after"):
         engine.hub().subscribe(after=text)
 
 
-@pytest.mark.parametrize("text", ["AB" * 20, "00" * 12, "82" + "00" * 30])
+@pytest.mark.parametrize("text", ["82" + "00" * 30, "82" + "6A" * 9, "8260000000" + "0" * 60])
 async def test_cursor_that_only_looks_like_one_ends_in_a_gap_and_live_events(engine: Engine, text: str) -> None:
     assert engine.is_cursor(f"1.{text}")
     async with engine.hub().subscribe(after=f"1.{text}") as items:
@@ -198,8 +201,7 @@ async def test_cursor_that_only_looks_like_one_ends_in_a_gap_and_live_events(eng
             while not reading.done():
                 await enqueue(engine)
                 await asyncio.wait([reading], timeout=0.1)
-        item = reading.result()
-        assert isinstance(item, Gap) or text.startswith("AB")
+        assert isinstance(reading.result(), Gap)
 
 
 @pytest.mark.parametrize("code", [280, 286, 260, 10334])
@@ -346,7 +348,7 @@ async def test_counters_equal_a_scan_after_a_load(engine: Engine, store: Store) 
 
 
 async def test_counters_equal_a_scan_after_folders_that_were_killed_in_the_middle(engine: Engine, store: Store) -> None:
-    load = asyncio.create_task(_load(engine, 40))
+    load = asyncio.create_task(_load(engine, 15))
     killed = 0
     while not load.done():
         async with Running(store, engine.url) as other:

@@ -76,6 +76,7 @@ VERBS: dict[str, Verb] = {
     "bury": _report(OutcomeKind.BURY, error=ERROR),
     "snooze": _report(OutcomeKind.SNOOZE, wait_ms=HOUR_MS),
     "release": _report(OutcomeKind.RELEASE),
+    "suspend": _report(OutcomeKind.SUSPEND),
     "abort": _report(OutcomeKind.ABORT),
     "rescue": lambda s: s.engine.workers.bury_dead(s.worker or "nobody"),
     "expire": _expire,
@@ -201,6 +202,7 @@ ENDS = {
     OutcomeKind.RETRY_AT: {"error": ERROR, "wait_ms": HOUR_MS},
     OutcomeKind.SNOOZE: {"wait_ms": HOUR_MS},
     OutcomeKind.RELEASE: {},
+    OutcomeKind.SUSPEND: {},
     OutcomeKind.ABORT: {},
     OutcomeKind.EXPIRE: {"error": ERROR},
 }

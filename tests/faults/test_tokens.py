@@ -13,6 +13,7 @@ from switchtower.engine import Engine
 from switchtower.errors import LeaseLost
 from switchtower.jobs import ClaimedJob, ErrorKind, JobError, JobFilter, NewJob
 from switchtower.states import JobState
+from switchtower.store.expressions import token_hash
 from switchtower.workers import Outcome, OutcomeKind, WorkerInfo
 from tests.faults.conftest import CALLER
 
@@ -65,9 +66,9 @@ async def test_replayed_calls_change_nothing(engine: Engine, view: Database[dict
     await engine.upkeep.relay()
     await engine.upkeep.stage()
     await engine.bulk.start("retry", JobFilter(states=[JobState.FAILED]), caller=CALLER)
+    await engine.workers.register(WorkerInfo(id="other", queues=["default"], lease_seconds=600))
     running = await engine.claims.claim("other", ["default"], limit=500)
     running += await engine.claims.claim("other", ["default"], limit=pairs // 4)
-    await engine.workers.register(WorkerInfo(id="other", queues=["default"], lease_seconds=600))
     half = [Outcome(job.id, job.token, OutcomeKind.COMPLETE) for job in running[::2]]
     assert await refused(engine, half) == set()
     await engine.bulk.start("cancel", JobFilter(states=[JobState.WAITING, JobState.SCHEDULED]), caller=CALLER)
@@ -76,8 +77,6 @@ async def test_replayed_calls_change_nothing(engine: Engine, view: Database[dict
     before = whole(view)
     old = [*taken, *reported]
     last_word = {id: job["reported"]["token"] for id, job in before.items() if "reported" in job}
-    from switchtower.store.expressions import token_hash
-
     winners = {(o.job_id, o.token) for o in old if last_word.get(o.job_id) == token_hash(o.token)}
     assert len(winners) > pairs // 4
     assert len(old) - len(winners) > pairs // 10

@@ -57,7 +57,7 @@ async def test_killed_workers_lose_and_double_nothing(
                 # As its supervisor does; the other half is found by its lease alone.
                 await until(lambda victim=victim: not victim.alive)
                 await engine.workers.bury_dead(victim.worker_id)
-            await asyncio.sleep(choose.uniform(0.3, 0.6))
+            await asyncio.sleep(choose.uniform(0.2, 0.4))
             if view["jobs"].count_documents({"state": "waiting"}) < 100:
                 ids += await enqueue(engine, 300, payload={"seconds": 0.35}, max_attempts=50)
         await drained(engine, timeout_seconds=120)

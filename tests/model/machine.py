@@ -386,6 +386,32 @@ class QueueMachine(RuleBasedStateMachine):
         return answer.value[0] if answer.value else None
 
     @rule(
+        attempts=st.integers(1, 2),
+        started=st.booleans(),
+        dies=st.booleans(),
+        kind=st.sampled_from([OutcomeKind.FAIL, OutcomeKind.COMPLETE, OutcomeKind.RELEASE]),
+    )
+    def zombie(self, attempts: int, started: bool, dies: bool, kind: OutcomeKind) -> None:
+        """A run that may be its job's last; where its worker is taken for dead, it reports when another has the job."""
+        if run := self.a_run(max_attempts=attempts):
+            if started:
+                self.do(Start(*run))
+            if dies:
+                self.do(Depart("runner"))
+                self.do(Claim("w0", "left"))
+            self.do(Report(kind, *run))
+
+    @rule(key=st.sampled_from(["k1", "k4"]))
+    def key_changes_hands(self, key: str) -> None:
+        """An ended job is to run again while another holds its key."""
+        first = self.a_run(unique_key=key, max_attempts=1)
+        if first is None or self.model.jobs[first[0]].unique_key != key:
+            return
+        self.do(Report(OutcomeKind.COMPLETE, *first))
+        self.do(Enqueue("left", unique_key=key))
+        self.do(Operate("retry", first[0]))
+
+    @rule(
         verb=st.sampled_from(["cancel", "cancel", "remove", "retry", "promote", "update"]),
         kind=st.sampled_from([OutcomeKind.FAIL, OutcomeKind.RELEASE, OutcomeKind.SNOOZE, OutcomeKind.ABORT, None]),
         started=st.booleans(),

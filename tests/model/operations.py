@@ -293,6 +293,9 @@ class Register(Operation):
         return Answer()
 
     def expect(self, model: Model, answer: Answer, settled: Documents) -> Any:
+        known = model.workers.get(self.worker)
+        if known is None or known.gone:
+            model.take_back(self.worker)
         model.workers[self.worker] = ModelWorker(self.names, self.queues)
         model.unpark("no_handler", self.queues, self.names or None)
 
