@@ -84,7 +84,12 @@ class Cancel(Signal):
 
 
 class ChildFailed(Fail):
-    """Fails the job for good because a child that it waits for did not complete, as its `on_child_failure` says."""
+    """Fails the job for good because a child that it waits for did not complete, as its `on_child_failure` says.
+
+    `step` is the step of a workflow that waited for it.
+    """
+
+    step: str | None = None
 
 
 class WaitForChildren(Signal):

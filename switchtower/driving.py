@@ -13,7 +13,7 @@ from switchtower.durable import WorkflowContext
 from switchtower.execution import describe_error
 from switchtower.jobs import ErrorKind, JobError
 from switchtower.journal import UNDO, Halt, Journal
-from switchtower.steps import StepFailed, error_of, run_step
+from switchtower.steps import StepFailed, WaitTimeout, error_of, run_step
 from switchtower.workflows import Step, StepKind, StepStatus
 
 __all__ = ["driver"]
@@ -74,11 +74,10 @@ async def _compensate(journal: Journal, failure: Exception | None) -> JobError:
     why = journal.rows.get(UNDO)
     if why is None:
         assert failure is not None
-        cause = _cause(failure)
-        if not journal.undo:
-            return cause
         journal.compensating = True
-        row = Step(name=UNDO, kind=StepKind.COMPENSATE, status=StepStatus.COMPLETED, error=cause)
+        row = Step(name=UNDO, kind=StepKind.COMPENSATE, status=StepStatus.COMPLETED, error=_cause(failure))
+        # A retry of the run does this step again, and no other that failed: the function outlived those.
+        row = replace(row, result=_fatal_step(failure))
         why = await journal.record(replace(row, started_at=journal.now()))
     place = {name: position for position, name in enumerate(journal.rows)}
     for undo in sorted(journal.undo, key=lambda undo: place[undo.step], reverse=True):
@@ -88,6 +87,14 @@ async def _compensate(journal: Journal, failure: Exception | None) -> JobError:
         except StepFailed as error:
             journal.context.log(f"{name} failed: {error.error.message}", level="error")
     return error_of(why)
+
+
+def _fatal_step(error: BaseException | None) -> str | None:
+    while error is not None:
+        if isinstance(error, (StepFailed, WaitTimeout, ChildFailed)):
+            return error.step
+        error = error.__cause__ or error.__context__
+    return None
 
 
 def _cause(error: Exception) -> JobError:

@@ -22,14 +22,14 @@ from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from switchtower.context import ChildFailed, JobContext
+from switchtower.context import JobContext
 from switchtower.errors import InvalidInput
 from switchtower.ids import JOB, new_id, run_id
 from switchtower.jobs import Job, NewJob
 from switchtower.journal import Halt, Journal, Pause, WorkflowChanged
 from switchtower.retry import DEFAULT_BACKOFF, Backoff
 from switchtower.states import FINAL
-from switchtower.steps import StepFailed, WaitTimeout, children_ended, error_of, run_step, timeout_error
+from switchtower.steps import StepFailed, WaitTimeout, child_failed, children_ended, run_step, timeout_error
 from switchtower.workflows import RUN_ATTEMPTS, Step, StepKind, StepStatus, handler_name
 
 if TYPE_CHECKING:
@@ -279,7 +279,7 @@ class WorkflowContext:
                 raise journal.suspend(children=True)
             row = await journal.record(children_ended(row, found))
         if row.status is StepStatus.FAILED:
-            raise ChildFailed(error_of(row).message)
+            raise child_failed(row)
         return row.result[0] if kind is StepKind.CHILD else row.result
 
     async def _spawn(self, name: str, target: Task[..., Any] | str, input: Any) -> RunHandle:
@@ -331,7 +331,7 @@ class WorkflowContext:
             )
             row = await journal.record(children_ended(row, found))
         if row.status is StepStatus.FAILED:
-            raise ChildFailed(error_of(row).message)
+            raise child_failed(row)
         return row.result[0]
 
     async def _read(self, ids: Sequence[str]) -> dict[str, Job]:

@@ -78,7 +78,7 @@ def _member(kind: type[Any], name: str, value: Any) -> Any:
     try:
         return kind(value)
     except ValueError:
-        raise InvalidInput(name, f"must be one of {', '.join(kind)}.") from None
+        raise InvalidInput(name, f"must be one of {', '.join(member.value for member in kind)}.") from None
 
 
 async def declare(app: App, engine: Engine) -> None:

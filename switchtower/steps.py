@@ -11,7 +11,7 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
-from switchtower.context import Cancel, Fail, RetryAt
+from switchtower.context import Cancel, ChildFailed, Fail, RetryAt
 from switchtower.errors import InvalidInput
 from switchtower.execution import describe_error
 from switchtower.jobs import ErrorKind, Job, JobError, fingerprint
@@ -21,7 +21,7 @@ from switchtower.retry import Backoff
 from switchtower.states import JobState
 from switchtower.workflows import Step, StepKind, StepStatus
 
-__all__ = ["StepFailed", "WaitTimeout", "children_ended", "error_of", "run_step", "timeout_error"]
+__all__ = ["StepFailed", "WaitTimeout", "child_failed", "children_ended", "error_of", "run_step", "timeout_error"]
 
 
 class StepFailed(Exception):
@@ -68,7 +68,7 @@ async def run_step(
 
 async def _attempt(journal: Journal, row: Step, call: Callable[[], Any], max_attempts: int, backoff: Backoff) -> Step:
     """One attempt at a step, as its next row."""
-    row = replace(row, attempts=row.attempts + 1, until=None)
+    row = replace(row, attempts=row.attempts + 1, until=None, result=None, error=None)
     try:
         result = _as_json(await _called(call))
         check_value(f"result of step {row.name!r}", result, limit=journal.engine.payload_limit)
@@ -124,6 +124,13 @@ def children_ended(row: Step, found: Mapping[str, Job]) -> Step:
         message += f"; and {len(broken) - 5} more"
     error = JobError(ErrorKind.DEPENDENCY, "ChildFailed", message, None, fingerprint("ChildFailed", "", row.name))
     return replace(row, status=StepStatus.FAILED, error=error)
+
+
+def child_failed(row: Step) -> ChildFailed:
+    """What a wait for children raises that did not complete."""
+    error = ChildFailed(error_of(row).message)
+    error.step = row.name
+    return error
 
 
 def error_of(row: Step) -> JobError:

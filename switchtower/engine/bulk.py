@@ -98,7 +98,7 @@ class Bulk:
             for row in await self._store.jobs.find(match, {"_id": 1}, sort=[("_id", 1)], limit=SAMPLE).to_list(None)
         ]
         if dry_run:
-            value, exact = await listing.count(self._store, [match], cap=10_000)
+            value, exact = await listing.count(self._store, match, cap=10_000)
             return BulkOperation(None, verb, value, exact, 0, 0, True, sample, caller.actor, now, None)
         id = new_id(BULK)
         document: Document = {

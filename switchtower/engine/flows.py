@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -95,6 +96,7 @@ class Flows:
     async def _insert(self, documents: list[Document]) -> str | None:
         """All or none, until the outcome is known. Returns: the index that refused it."""
         deadline = time.monotonic() + PATIENCE_SECONDS
+        wait = 0.02
         while True:
             try:
                 await commands.insert(self._store, documents)
@@ -108,7 +110,9 @@ class Flows:
                     raise StoreUnavailable(
                         "The database did not confirm the flow; it may exist. Repeat it with the same idempotencyKey."
                     ) from error
-                await asyncio.sleep(0.05)
+                # A process that died in its transaction holds the key until the database ends that, within a minute.
+                await asyncio.sleep(wait * random.uniform(0.5, 1))
+                wait = min(2 * wait, 1.0)
             else:
                 return None
 

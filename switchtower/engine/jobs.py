@@ -160,7 +160,7 @@ class Jobs:
         )
         return [job_from(row) for row in rows]
 
-    async def _branches(self, filter: JobFilter, caller: Caller) -> list[Document]:
+    async def _branches(self, filter: JobFilter, caller: Caller) -> listing.Branches:
         by_state = filter.queues is None and filter.states is not None and filter.ids is None
         queues = await listing.queue_names(self._store) if by_state else ()
         return listing.branches(filter, org=caller.org, queues=queues)
@@ -172,7 +172,7 @@ class Jobs:
             return Count(
                 sum(totals[state] for state in set(JobState if filter.states is None else filter.states)), True
             )
-        value, exact = await listing.count(self._store, await self._branches(filter, caller), cap=cap)
+        value, exact = await listing.count(self._store, (await self._branches(filter, caller)).match, cap=cap)
         return Count(value, exact)
 
     async def counts(self, *, caller: Caller, queues: Sequence[str] | None = None) -> dict[JobState, int]:
@@ -188,7 +188,7 @@ class Jobs:
                 found[state] = Count(0, True)
                 continue
             match = await self._branches(replace(filter, states=[state]), caller)
-            found[state] = Count(*await listing.count(self._store, match, cap=cap))
+            found[state] = Count(*await listing.count(self._store, match.match, cap=cap))
         return found
 
     async def children_of(
@@ -342,7 +342,7 @@ class Jobs:
 
     async def error_clusters(self, filter: JobFilter, *, caller: Caller, limit: int = 50) -> list[ErrorCluster]:
         """Failed and retrying jobs grouped by fault, the largest group first; looks at the newest 10,000 that match."""
-        match = {"$and": [listing.any_of(await self._branches(filter, caller)), {"error": {"$exists": True}}]}
+        match = {"$and": [(await self._branches(filter, caller)).match, {"error": {"$exists": True}}]}
         with time_limit(listing.TIME_LIMIT_MS):
             rows = await self._store.database.aggregate(
                 self._store.jobs.name,

@@ -143,7 +143,7 @@ class Workflows:
     ) -> Count:
         """How many runs `page` would list, counted up to `cap`."""
         match = {"$and": self._clauses(caller, workflow, states)}
-        return Count(*await listing.count(self._store, [match], cap=cap))
+        return Count(*await listing.count(self._store, match, cap=cap))
 
     @staticmethod
     def _clauses(caller: Caller, workflow: str | None, states: Sequence[RunState] | None) -> list[Document]:

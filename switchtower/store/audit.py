@@ -11,6 +11,9 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
+from pymongo import UpdateOne
+from pymongo.errors import BulkWriteError
+
 from switchtower.audit import AuditFilter, AuditRow, AuditStatus
 from switchtower.clock import to_ms
 from switchtower.errors import InvalidInput
@@ -72,18 +75,17 @@ async def put(store: Store, rows: Sequence[AuditRow], *, keep_seconds: int | Non
     """Writes rows that are not there yet. `live` ones are told to subscribers."""
     unique = {row.id: row for row in rows}
     updates = [
-        {"q": {"_id": id}, "u": {"$setOnInsert": _document(row, keep_seconds, live=live)}, "upsert": True}
+        UpdateOne({"_id": id}, {"$setOnInsert": _document(row, keep_seconds, live=live)}, upsert=True)
         for id, row in unique.items()
     ]
     for start in range(0, len(updates), CHUNK):
-        await store.database.command(
-            {
-                "update": store.audit.name,
-                "updates": updates[start : start + CHUNK],
-                "ordered": False,
-                "writeConcern": {"w": "majority"},
-            }
-        )
+        try:
+            await store.audit.bulk_write(updates[start : start + CHUNK], ordered=False)
+        except BulkWriteError as error:
+            # Another folder wrote the same rows at the same moment.
+            refused = [row for row in error.details["writeErrors"] if row["code"] != 11000]
+            if refused or error.details.get("writeConcernErrors"):
+                raise
 
 
 async def settle(store: Store, row: AuditRow, *, details: Mapping[str, Any], error: str | None = None) -> None:

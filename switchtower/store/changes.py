@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import re
+from collections import deque
 from collections.abc import AsyncIterator, Sequence
 from datetime import datetime, timedelta
 from typing import Any
@@ -209,19 +210,21 @@ async def read(
                 event = event_from(change)
                 if event is not None:
                     batch.append(event)
-                if len(batch) >= 1_000 or not _buffered(stream):
+                received = _received(stream)
+                if not received:
                     break
-                change = await stream.try_next()
+                # `try_next` costs as much as the rest for each change (with motor it is a thread's turn); it takes the
+                # last of those that are here already, so that the stream's token stands behind them all.
+                change = received.popleft() if len(received) > 1 else await stream.try_next()
             if stream.resume_token is not None:
                 yield batch, _cursor(stream.resume_token)
 
 
-def _buffered(stream: Any) -> bool:
-    """Whether the next change is already here (both drivers keep the batch in the raw cursor)."""
+def _received(stream: Any) -> deque[Document]:
+    """The changes that are here already, at most one batch of the server's (both drivers keep it in the raw cursor)."""
     inner = getattr(stream, "delegate", stream)
-    cursor = getattr(inner, "_cursor", None)
-    data = getattr(cursor, "_data", None)
-    return bool(data)
+    received: deque[Document] = getattr(getattr(inner, "_cursor", None), "_data", None) or deque()
+    return received
 
 
 async def _within(awaitable: Any, seconds: float) -> Any:

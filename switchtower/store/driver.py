@@ -237,7 +237,8 @@ def _options(url: str, role: str) -> dict[str, Any]:
         "retryReads": True,
         "readConcernLevel": "majority",
         "readPreference": "primary",
-        "timeoutMS": int(given.get("timeoutms", TIMEOUT_MS[role])),
+        # PyMongo reads the URL's milliseconds as seconds.
+        "timeoutMS": int(given["timeoutms"] * 1000) if given.get("timeoutms") else TIMEOUT_MS[role],
         "serverSelectionTimeoutMS": 5_000,
         "maxPoolSize": int(given.get("maxpoolsize", 64)),
         "appname": f"switchtower-{role}",

@@ -6,6 +6,7 @@ literally. Every command is bounded in time.
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import binascii
 import re
@@ -13,6 +14,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
+from itertools import chain
 from typing import Any
 
 import orjson
@@ -27,9 +29,9 @@ from switchtower.store.driver import time_limit
 from switchtower.store.guards import NOT_REMOVED
 
 __all__ = [
+    "Branches",
     "Found",
     "JobOrder",
-    "any_of",
     "branches",
     "count",
     "decode_cursor",
@@ -104,28 +106,52 @@ async def queue_names(store: Store) -> list[str]:
     return [row["_id"] for row in await store.database.aggregate(store.jobs.name, distinct, hint="listing")]
 
 
-def branches(filter: JobFilter, *, org: str | None, queues: Sequence[str] = ()) -> list[Document]:
-    """The filter as alternatives that one index each can answer: active jobs stand in another index than all others.
+@dataclass(frozen=True, slots=True)
+class Branches:
+    """A filter as alternatives that one index each can answer in order: active jobs stand in another index than all
+    others, and the planner knows an index by one state at a time (or by all that the index holds)."""
 
-    `queues` names the queues that have jobs: a filter by state alone then uses the listing index queue by queue.
-    """
+    at_rest: list[Document]
+    active: Document | None = None
+    by_queue: bool = False
+    """Whether the listing index is the one to use; the planner, left alone, may walk all jobs instead."""
+
+    def within(self, clauses: Sequence[Document]) -> Branches:
+        """These alternatives, each with more conditions."""
+        if not clauses:
+            return self
+        active = None if self.active is None else {"$and": [self.active, *clauses]}
+        return Branches([{"$and": [match, *clauses]} for match in self.at_rest], active, self.by_queue)
+
+    @property
+    def match(self) -> Document:
+        """All of them as one filter."""
+        return _any_of([*self.at_rest, *([] if self.active is None else [self.active])])
+
+
+def _any_of(alternatives: Sequence[Document]) -> Document:
+    return alternatives[0] if len(alternatives) == 1 else {"$or": list(alternatives)}
+
+
+def branches(filter: JobFilter, *, org: str | None, queues: Sequence[str] = ()) -> Branches:
+    """The filter as branches; `queues` names the queues that have jobs, which a filter by state alone goes through."""
     states = set(JobState) if filter.states is None else set(filter.states)
     if filter.ids is not None or not states or (filter.queues is None and filter.states is None):
-        return [filter_document(filter, org=org)]
-    found = []
+        return Branches([filter_document(filter, org=org)])
     rest = sorted(states - {JobState.ACTIVE})
-    if rest:
-        narrow = filter.queues is None and 0 < len(queues) * len(rest) <= 100
-        at_rest = replace(filter, states=rest, queues=queues if narrow else filter.queues)
-        found.append(filter_document(at_rest, org=org))
+    narrow = filter.queues is None and 0 < len(queues) * len(rest) <= 100
+    at_rest = replace(filter, queues=queues if narrow else filter.queues)
+    groups = [rest] if len(rest) == len(JobState) - 1 else [[state] for state in rest]
+    active = None
     if JobState.ACTIVE in states:
-        found.append(filter_document(replace(filter, states=[JobState.ACTIVE]), org=org))
-    return found
-
-
-def any_of(alternatives: Sequence[Document]) -> Document:
-    """The alternatives as one filter."""
-    return alternatives[0] if len(alternatives) == 1 else {"$or": list(alternatives)}
+        held = filter_document(replace(filter, states=[JobState.ACTIVE]), org=org)
+        active = {"$and": [held, {"worker_id": {"$gt": ""}}]}
+    by_queue = at_rest.queues is not None and all(
+        value is None
+        for value in (filter.tags, filter.unique_key, filter.parent_id, filter.flow_id, filter.error_fingerprint)
+    )
+    found = [filter_document(replace(at_rest, states=group), org=org) for group in groups]
+    return Branches(found, active, by_queue)
 
 
 def filter_document(filter: JobFilter, *, org: str | None) -> Document:
@@ -154,6 +180,8 @@ def filter_document(filter: JobFilter, *, org: str | None) -> Document:
     ):
         if value is not None:
             clauses.append({field: value})
+    if filter.error_fingerprint is not None:
+        clauses.append({"error": {"$exists": True}})
     if filter.created_after is not None or filter.created_before is not None:
         bounds = {"$gt": filter.created_after, "$lt": filter.created_before}
         clauses.append({"created_at": {key: at for key, at in bounds.items() if at is not None}})
@@ -245,7 +273,7 @@ def decode_cursor(order: JobOrder, cursor: str) -> tuple[Any, str]:
 
 async def keyset_page(
     store: Store,
-    match: Document | Sequence[Document],
+    match: Document | Branches,
     *,
     order: JobOrder,
     first: int | None,
@@ -264,11 +292,11 @@ async def keyset_page(
         if cursor is not None:
             value, id = decode_cursor(order, cursor)
             clauses.append(_beyond(field, value, id, ">" if direction * sign > 0 else "<"))
-    alternatives = [match] if isinstance(match, dict) else match
+    alternatives = Branches([match]) if isinstance(match, dict) else match
     step = -direction if backwards else direction
     rows = await _rows(
         store,
-        [{"$and": [alternative, *clauses]} if clauses else alternative for alternative in alternatives],
+        alternatives.within(clauses),
         sort={**({field: step} if field else {}), "_id": step},
         limit=size + 1,
         fields=fields,
@@ -300,49 +328,49 @@ def _beyond(field: str | None, value: Any, id: str, sign: str) -> Document:
 
 
 async def offset_page(
-    store: Store,
-    match: Sequence[Document],
-    *,
-    order: JobOrder,
-    offset: int,
-    limit: int,
-    fields: Mapping[str, int] | None,
+    store: Store, match: Branches, *, order: JobOrder, offset: int, limit: int, fields: Mapping[str, int] | None
 ) -> list[Document]:
     """A page by offset, for the REST dialects."""
     field, step = _KEYS[order]
     sort = {**({field: step} if field else {}), "_id": step}
-    return (await _rows(store, match, sort=sort, limit=offset + limit, fields=fields, skip=offset))[:limit]
+    return await _rows(store, match, sort=sort, limit=offset + limit, fields=fields, skip=offset)
 
 
 async def _rows(
     store: Store,
-    alternatives: Sequence[Document],
+    match: Branches,
     *,
     sort: Mapping[str, int],
     limit: int,
     fields: Mapping[str, int] | None,
     skip: int = 0,
 ) -> list[Document]:
-    """The first rows of all alternatives together, each read from an index of its own."""
+    """The rows `skip` to `limit` of all branches together."""
+    order = list(sort.items())
+
+    async def read(query: Document, hint: str | None, skip: int) -> list[Document]:
+        cursor = store.jobs.find(query, fields, sort=order, skip=skip, limit=limit - skip, allow_disk_use=True)
+        rows: list[Document] = await (cursor if hint is None else cursor.hint(hint)).to_list(limit)
+        return rows
+
+    listing = "listing" if match.by_queue else None
     with time_limit(TIME_LIMIT_MS):
-        if len(alternatives) == 1:
-            cursor = store.jobs.find(
-                alternatives[0], fields, sort=list(sort.items()), skip=skip, limit=limit - skip, allow_disk_use=True
-            )
-            rows: list[Document] = await cursor.to_list(limit)
-            return rows
-        shown: list[Document] = [{"$project": dict(fields)}] if fields else []
-        ordered: Document = {"$sort": dict(sort)}
-        first, *others = [[{"$match": match}, ordered, {"$limit": limit}, *shown] for match in alternatives]
-        unions = [{"$unionWith": {"coll": store.jobs.name, "pipeline": other}} for other in others]
-        cut: list[Document] = [ordered, {"$skip": skip}] if skip else [ordered]
-        return await store.database.aggregate(
-            store.jobs.name, [*first, *unions, *cut, {"$limit": limit - skip}], allowDiskUse=True
-        )
+        if match.active is None:
+            return await read(_any_of(match.at_rest), listing, skip)
+        if not match.at_rest:
+            return await read(match.active, "active", skip)
+        parts = await asyncio.gather(read(match.active, "active", 0), read(_any_of(match.at_rest), listing, 0))
+    *fields_first, (_, step) = order
+    rows = sorted(
+        chain(*parts),
+        key=lambda row: (*(() if row.get(f) is None else (row[f],) for f, _ in fields_first), row["_id"]),
+        reverse=step < 0,
+    )
+    return rows[skip:limit]
 
 
-async def count(store: Store, match: Sequence[Document], *, cap: int) -> tuple[int, bool]:
-    """How many match any of these, counted up to `cap`: (value, whether it is exact)."""
+async def count(store: Store, match: Document, *, cap: int) -> tuple[int, bool]:
+    """How many match, counted up to `cap`: (value, whether it is exact)."""
     with time_limit(TIME_LIMIT_MS):
-        value = await store.jobs.count_documents(any_of(match), limit=cap + 1)
+        value = await store.jobs.count_documents(match, limit=cap + 1)
     return (cap, False) if value > cap else (value, True)

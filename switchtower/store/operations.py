@@ -34,19 +34,36 @@ _UNDONE = {
         "in": {"$replaceOne": {"input": "$$step.name", "find": "compensate:", "replacement": ""}},
     }
 }
+_FATAL = {
+    "$map": {
+        "input": {"$filter": {"input": "$steps", "as": "step", "cond": {"$eq": ["$$step.name", "compensate"]}}},
+        "as": "step",
+        "in": {"$ifNull": ["$$step.result", None]},
+    }
+}
+"""The step whose failure the run did not outlive."""
 _STEPS_KEPT = when(
     {"$isArray": "$steps"},
     {
-        "$filter": {
-            "input": "$steps",
-            "as": "step",
-            "cond": {
-                "$and": [
-                    {"$eq": ["$$step.status", "completed"]},
-                    {"$ne": ["$$step.kind", "compensate"]},
-                    {"$not": [{"$in": ["$$step.name", _UNDONE]}]},
-                ]
+        "$map": {
+            "input": {
+                "$filter": {
+                    "input": "$steps",
+                    "as": "step",
+                    "cond": {
+                        "$and": [
+                            {"$ne": ["$$step.kind", "compensate"]},
+                            {"$not": [{"$in": ["$$step.name", _FATAL]}]},
+                        ]
+                    },
+                }
             },
+            "as": "step",
+            "in": when(
+                {"$in": ["$$step.name", _UNDONE]},
+                {"$mergeObjects": ["$$step", {"status": "waiting", "attempts": 0}]},
+                "$$step",
+            ),
         }
     },
     GONE,
@@ -99,8 +116,9 @@ def retry(
 ) -> Pipeline:
     """Final, retrying or scheduled → waiting now. A final job begins a new generation with all its attempts.
 
-    With `pending` (a flow's retry) it is blocked until those have completed again. A workflow run keeps the steps that
-    completed and were not compensated. `action` says what the retry is part of, for the audit trail.
+    With `pending` (a flow's retry) it is blocked until those have completed again. A workflow run keeps its steps,
+    but for the one that failed it; those that were compensated run again.
+    `action` says what the retry is part of, for the audit trail.
     """
     to = "blocked" if pending else "waiting"
     part_of = {} if action is None else {"action": literal(action)}

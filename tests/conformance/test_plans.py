@@ -1,4 +1,4 @@
-"""What the hot paths cost: how many round trips, which index, how many documents looked at, and for how long at most."""
+"""What the hot paths cost: how many round trips, which index, how many documents looked at, how long at most."""
 
 from __future__ import annotations
 
@@ -126,15 +126,10 @@ FILTERS: dict[str, Callable[[str], JobFilter]] = {
 async def test_list_reads_little_more_than_its_page(
     engine: Engine, full: str, commands: Commands, mongo: MongoClient[Document], which: str, order: JobOrder
 ) -> None:
-    page = await engine.jobs.page(FILTERS[which](full), caller=CALLER, order=order, first=10)
-    await engine.jobs.page(
-        FILTERS[which](full), caller=CALLER, order=order, first=10, after=(page.cursors or [None])[-1]
-    )
-    sent = [
-        c
-        for c in commands.named("find", "aggregate")
-        if (next(iter(c.values())) == "jobs" and "$sort" in str(c)) or c.get("sort")
-    ]
+    filter = FILTERS[which](full)
+    page = await engine.jobs.page(filter, caller=CALLER, order=order, first=10)
+    await engine.jobs.page(filter, caller=CALLER, order=order, first=10, after=(page.cursors or [None])[-1])
+    sent = [command for command in commands.named("find", "aggregate") if "'_id': " in str(command)]
     assert sent
     for command in sent:
         plan = explain(mongo, commands.database, command)

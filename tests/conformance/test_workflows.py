@@ -262,12 +262,18 @@ async def test_retry_runs_again_what_failed_or_was_undone(engine: Engine) -> Non
         step("kept"),
         step("undone", 1),
         step("failed", status=StepStatus.FAILED, error=error),
-        step("compensate", error=error, **undo),
+        step("survived", status=StepStatus.FAILED, error=error),
+        step("compensate", "failed", error=error, **undo),
         step("compensate:undone", **undo),
     )
     await engine.jobs.retry(run.id, caller=CALLER)
     read = await run.read()
-    assert ([one.name for one in read.steps], read.state) == (["kept"], RunState.RUNNING)
+    assert [(one.name, str(one.status), one.attempts) for one in read.steps] == [
+        ("kept", "completed", 1),
+        ("undone", "waiting", 0),
+        ("survived", "failed", 1),
+    ]
+    assert read.state is RunState.RUNNING
 
 
 async def test_consumed_event_is_a_generations(engine: Engine) -> None:

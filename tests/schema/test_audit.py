@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
+from switchtower.access import Scope
+from switchtower.callers import Caller
 from switchtower.engine import Engine
 from tests.schema.conftest import Graph
 from tests.waiting import until
@@ -114,3 +117,13 @@ async def test_bounds(graph: Graph, variables: Any) -> None:
 async def test_far_times(graph: Graph, at: str) -> None:
     assert (await graph(AUDIT, filter={"after": at}))["nodes"] == []
     assert (await graph(AUDIT, filter={"before": at}))["nodes"] == []
+
+
+async def test_what_a_key_may_not_do_is_written_down(engine: Engine, graph: Graph) -> None:
+    reader = Graph(
+        graph.schema, replace(graph.context, caller=Caller("reader", scopes=frozenset({Scope.READ})), memo={})
+    )
+    answer = await reader('mutation { pauseQueue(name: "q") { ... on Error { code } } }')
+    assert answer == {"code": "FORBIDDEN"}
+    (row,) = await _trail(graph, 1)
+    assert (row["action"], row["actor"], row["queue"], row["status"]) == ("queue.pause", "reader", "q", "FAILED")

@@ -403,10 +403,8 @@ async def test_what_cannot_be_a_workflow(app: App) -> None:
         app.workflow(name="a#b")(flow)
     with pytest.raises(InvalidInput, match="n"):
         await made.start(n="many")
-    with pytest.raises(ConfigurationError, match="testing.worker"):
-        outcome = await testing.run(made, {"n": 1})
-        assert outcome.error is not None
-        raise ConfigurationError(outcome.error.message)
+    outcome = await testing.run(made, {"n": 1})
+    assert outcome.error is not None and "testing.worker" in outcome.error.message
 
 
 @pytest.mark.parametrize("name", ["", "compensate", "compensate:a", "x" * 300])

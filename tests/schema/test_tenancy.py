@@ -1,0 +1,302 @@
+"""Nothing of one tenant reaches another: every field that the schema has, probed with the other one's ids and names.
+
+The probes are generated from the schema itself, so that a field added later is probed too.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from typing import Any
+
+import orjson
+import pytest
+import strawberry
+from graphql import (
+    GraphQLEnumType,
+    GraphQLField,
+    GraphQLInputObjectType,
+    GraphQLInterfaceType,
+    GraphQLList,
+    GraphQLNonNull,
+    GraphQLObjectType,
+    GraphQLUnionType,
+    get_named_type,
+    is_required_argument,
+    is_required_input_field,
+)
+from pymongo import MongoClient
+
+from schema.build import build_schema
+from schema.limits import DocumentLimits, Documents, Limits
+from switchtower.access import NewApiKey, Scope
+from switchtower.callers import Caller
+from switchtower.crons import NewCron, Schedule
+from switchtower.engine import Engine
+from switchtower.flows import FlowNode
+from switchtower.jobs import ErrorKind, JobError, JobFilter, NewJob
+from switchtower.workers import Outcome, OutcomeKind, WorkerInfo
+from tests.schema.conftest import Graph
+from tests.waiting import until
+
+SECRET = "classified"
+BRAVO = Caller("key of bravo", "bravo")
+DEPTH = 4
+
+
+@dataclass(frozen=True)
+class Theirs:
+    """What the other tenant has."""
+
+    ids: tuple[str, ...]
+    names: tuple[str, ...]
+
+
+@pytest.fixture(scope="module")
+def open_schema() -> strawberry.Schema:
+    """The schema with its document cache and without its limits: thousands of probes share few documents."""
+    documents = Documents(Limits(depth=100, tokens=20_000, aliases=1_000, cost=10**12))
+    return build_schema([lambda: DocumentLimits(documents)])
+
+
+@pytest.fixture
+async def theirs(engine: Engine) -> Theirs:
+    """A job in every interesting state, a dead letter, a cron, a flow, a bulk operation, a worker and a key."""
+    new = NewJob(
+        name=f"{SECRET}-name", payload={"note": f"{SECRET} payload"}, job_id="their-own-id", tags=[f"{SECRET}-tag"]
+    )
+    failing = (await engine.jobs.enqueue(new, caller=BRAVO)).job
+    worker = WorkerInfo(id="their-worker", queues=["default"], org="bravo", hostname=f"{SECRET}-host")
+    await engine.workers.register(worker)
+    (claimed,) = await engine.claims.claim(worker.id, ["default"])
+    error = JobError(ErrorKind.FATAL, f"{SECRET}Error", f"{SECRET} message", None, f"{SECRET}-print")
+    await engine.claims.report([Outcome(claimed.id, claimed.token, OutcomeKind.BURY, error=error)])
+    running = (await engine.jobs.enqueue(replace(new, job_id=None), caller=BRAVO)).job
+    (claimed,) = await engine.claims.claim(worker.id, ["default"])
+    await engine.claims.start([claimed])
+    await engine.claims.progress(claimed.id, claimed.token, f"{SECRET} progress")
+    await engine.claims.log(claimed.id, claimed.token, [("info", f"{SECRET} line")])
+    waiting = (await engine.jobs.enqueue(replace(new, job_id=None, group=f"{SECRET}-group"), caller=BRAVO)).job
+    only = (await engine.jobs.enqueue(replace(new, job_id=None, queue=f"{SECRET}-queue"), caller=BRAVO)).job
+    cron = await engine.crons.create(
+        NewCron(name=f"{SECRET}-cron", schedule=Schedule("0 0 1 1 *"), job=replace(new, job_id=None)), caller=BRAVO
+    )
+    flow = await engine.flows.enqueue(
+        FlowNode(job=replace(new, job_id=None), children=[FlowNode(job=replace(new, job_id=None))]), caller=BRAVO
+    )
+    bulk = await engine.bulk.start("cancel", JobFilter(names=["none"]), caller=BRAVO)
+    key = (await engine.keys.create(NewApiKey(name=f"{SECRET}-key", scopes=[Scope.READ]), caller=BRAVO)).key
+    await engine.queues.pause("default", caller=BRAVO, job_name=f"{SECRET}-paused")
+    page = None
+    async with asyncio.timeout(10):
+        while page is None or not page.items:
+            page = await engine.dead_letters.page(_everything(), caller=BRAVO, first=10)
+    ids = [failing.id, running.id, waiting.id, only.id, cron.id, flow.id, bulk.id or "", key.id, page.items[0].id]
+    return Theirs((*ids, "their-worker", "their-own-id"), ("default", f"{SECRET}-queue", f"{SECRET}-name", SECRET))
+
+
+def _everything() -> Any:
+    from switchtower.engine import DeadLetterFilter
+
+    return DeadLetterFilter()
+
+
+@pytest.fixture
+def acme(open_schema: strawberry.Schema, graph: Graph) -> Graph:
+    return Graph(open_schema, graph.context).as_tenant("acme")
+
+
+def plain(type_: Any) -> Any:
+    """Some value that the type takes."""
+    if isinstance(type_, GraphQLNonNull):
+        return plain(type_.of_type)
+    if isinstance(type_, GraphQLList):
+        return [plain(type_.of_type)]
+    if isinstance(type_, GraphQLEnumType):
+        return next(iter(type_.values))
+    if isinstance(type_, GraphQLInputObjectType):
+        return {name: plain(field.type) for name, field in type_.fields.items() if is_required_input_field(field)}
+    samples = {"Int": 1, "Float": 1.0, "Boolean": True, "DateTime": "2026-01-01T00:00:00Z", "Date": "2026-01-01"}
+    return samples.get(type_.name, "x")
+
+
+def aimed(type_: Any, targets: tuple[str, ...], depth: int = 0) -> Iterator[Any]:
+    """Values of the type, each with one of the targets somewhere in it."""
+    if isinstance(type_, GraphQLNonNull):
+        yield from aimed(type_.of_type, targets, depth)
+    elif isinstance(type_, GraphQLList):
+        yield from ([value] for value in aimed(type_.of_type, targets, depth))
+    elif isinstance(type_, GraphQLInputObjectType):
+        if depth > 2:
+            return
+        for name, field in type_.fields.items():
+            for value in aimed(field.type, targets, depth + 1):
+                yield plain(type_) | {name: value}
+    elif getattr(type_, "name", "") in ("ID", "String", "JSON"):
+        yield from targets
+
+
+def selection(type_: Any, depth: int = 0) -> str:
+    """Everything below a type, `DEPTH` levels down."""
+    type_ = get_named_type(type_)
+    if isinstance(type_, GraphQLUnionType):
+        parts = " ".join(f"... on {each.name} {selection(each, depth)}" for each in type_.types)
+        return f"{{ __typename {parts} }}"
+    if isinstance(type_, GraphQLInterfaceType):
+        members = " ".join(f"... on {each} {{ id }}" for each in ("Job", "DeadLetter", "Worker", "Cron"))
+        return f"{{ __typename id ... on Job {{ name payload }} {members} }}"
+    if not isinstance(type_, GraphQLObjectType):
+        return ""
+    fields = []
+    for name, field in type_.fields.items():
+        if any(is_required_argument(argument) for argument in field.args.values()):
+            continue
+        leaf = not isinstance(get_named_type(field.type), GraphQLObjectType | GraphQLUnionType | GraphQLInterfaceType)
+        if leaf:
+            fields.append(name if depth == 0 or name != "id" else "id")
+        elif depth < DEPTH and name not in ("nodes", "parent"):
+            inner = selection(field.type, depth + 1)
+            if inner.strip("{} "):
+                fields.append(f"{name} {inner}")
+    return "{ " + " ".join(fields or ["__typename"]) + " }"
+
+
+def document(kind: str, name: str, field: GraphQLField, given: tuple[str, ...]) -> str:
+    declared = ", ".join(f"${each}: {field.args[each].type}" for each in given)
+    passed = ", ".join(f"{each}: ${each}" for each in given)
+    return (
+        f"{kind} {f'({declared})' if declared else ''} "
+        f"{{ {name}{f'({passed})' if passed else ''} {selection(field.type)} }}"
+    )
+
+
+def probes(kind: str, root: GraphQLObjectType, targets: tuple[str, ...]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Every field of the root, bare and with each target in each place that takes one."""
+    for name, field in root.fields.items():
+        required = {each: plain(arg.type) for each, arg in field.args.items() if is_required_argument(arg)}
+        yield document(kind, name, field, tuple(required)), required
+        for each, argument in field.args.items():
+            for value in aimed(argument.type, targets):
+                variables = required | {each: value}
+                yield document(kind, name, field, tuple(variables)), variables
+
+
+def leaks(answer: Any, variables: dict[str, Any], theirs: Theirs) -> list[str]:
+    """What of the other tenant is in an answer, apart from the very words of the question."""
+    text = orjson.dumps([answer.data, [str(error) for error in answer.errors or ()]], default=str).decode()
+    asked = orjson.dumps(variables).decode()
+    return [word for word in (*theirs.ids, SECRET) if word in text and word not in asked]
+
+
+async def test_no_query_shows_anything_of_another_tenant(
+    acme: Graph, theirs: Theirs, graph: Graph, open_schema: strawberry.Schema
+) -> None:
+    root = open_schema._schema.query_type
+    assert root is not None
+    count, found = 0, []
+    for query, variables in probes("query", root, (*theirs.ids, *theirs.names)):
+        answer = await acme.raw(query, **variables)
+        assert not any("Syntax" in str(error) or "must not" in str(error) for error in answer.errors or ()), answer
+        count += 1
+        if leak := leaks(answer, variables, theirs):
+            found.append((query[:60], variables, leak))
+    assert found == []
+    assert count >= 1_000
+    operator = Graph(open_schema, graph.context)
+    seen = await operator.raw(*next(iter([("{ jobs { nodes { name } } }",)])))
+    assert SECRET in str(seen.data), "the probes would see what is there"
+
+
+async def test_a_word_of_the_question_finds_nothing_either(
+    acme: Graph, theirs: Theirs, open_schema: strawberry.Schema
+) -> None:
+    for id in theirs.ids:
+        for query in (
+            "query($id: ID!) { node(id: $id) { id } }",
+            "query($id: ID!) { job(id: $id) { id } }",
+            "query($id: ID!) { deadLetter(id: $id) { id } }",
+            "query($id: ID!) { cron(id: $id) { id } }",
+            "query($id: ID!) { flow(id: $id) { id } }",
+            "query($id: ID!) { bulkOperation(id: $id) { id } }",
+            "query($id: ID!) { jobs(filter: {ids: [$id]}) { nodes { id } totalCount { value } } }",
+        ):
+            answer = await acme(query, id=id)
+            assert answer in (None, {"nodes": [], "totalCount": {"value": 0}}), (query, id)
+    for word in (SECRET, "payload", "their"):
+        found = await acme("query($t: String) { jobs(filter: {text: $t}) { totalCount { value } } }", t=word)
+        assert found["totalCount"]["value"] == 0
+    assert await acme('{ queue(name: "default") { counts { waiting active } groups { name } pausedNames } }') in (
+        None,
+        {"counts": {"waiting": 0, "active": 0}, "groups": [], "pausedNames": []},
+    )
+
+
+async def test_no_mutation_changes_anything_of_another_tenant(
+    acme: Graph,
+    theirs: Theirs,
+    open_schema: strawberry.Schema,
+    mongo: MongoClient[dict[str, Any]],
+    database_name: str,
+    engine: Engine,
+) -> None:
+    def possessions() -> dict[str, list[Any]]:
+        database = mongo[database_name]
+        kept = {name: list(database[name].find({"org": "bravo"}, sort=[("_id", 1)])) for name in KEPT}
+        kept["keys"] = list(database.keys.find({"tenant": "bravo"}))
+        return kept
+
+    before = possessions()
+    assert all(before[name] for name in KEPT)
+    root = open_schema._schema.mutation_type
+    assert root is not None
+    count, found = 0, []
+    for query, variables in probes("mutation", root, (*theirs.ids, "default")):
+        answer = await acme.raw(query, **variables)
+        count += 1
+        if SECRET in str(answer.data):
+            found.append((query[:80], variables))
+    assert found == []
+    assert possessions() == before
+    assert count >= 1_000
+
+
+KEPT = ("jobs", "queues", "dead_letters", "crons", "bulk_operations", "workers")
+
+
+async def test_no_subscription_tells_of_another_tenant(
+    acme: Graph, theirs: Theirs, engine: Engine, open_schema: strawberry.Schema
+) -> None:
+    root = open_schema._schema.subscription_type
+    assert root is not None
+    heard: list[Any] = []
+
+    async def listen(query: str, variables: dict[str, Any]) -> None:
+        with suppress(Exception):
+            async for result in await open_schema.subscribe(query, variables, context_value=acme.context):  # type: ignore[union-attr]
+                heard.append(query[:80])
+                if leak := leaks(result, variables, theirs):
+                    found.append((query[:80], variables, leak))
+
+    found: list[Any] = []
+    await engine.hub().start()
+    listening = [
+        asyncio.create_task(listen(query, variables))
+        for query, variables in probes("subscription", root, (*theirs.ids, *theirs.names))
+    ]
+    try:
+        await until(lambda: engine.hub().subscribers > 10)
+        for _ in range(3):
+            job = await engine.jobs.enqueue(NewJob(name=f"{SECRET}-later"), caller=BRAVO)
+            await engine.jobs.cancel(job.job.id, caller=BRAVO)
+            await engine.queues.pause(f"{SECRET}-queue", caller=BRAVO)
+        mine = Caller("key of acme", "acme")
+        await engine.jobs.enqueue(NewJob(name="mine"), caller=mine)
+        await until(lambda: any("jobEvents" in query for query in heard))
+    finally:
+        for task in listening:
+            task.cancel()
+        await asyncio.gather(*listening, return_exceptions=True)
+    assert found == []
+    assert len(listening) > 50
