@@ -96,7 +96,7 @@ class Task(Generic[P, R]):
 
 
 class Workflow(Task[P, R]):
-    """A durable workflow of one version: its job's name is `name#version`. Enqueueing it starts a run."""
+    """A durable workflow of one version, its job called `name#version`. `start` (or `enqueue`) starts a run."""
 
     def __init__(self, app: App, function: Callable[P, R], *, workflow: str, version: int, defaults: dict[str, Any]):
         defaults |= {"workflow": (workflow, version), "on_child_failure": ChildFailure.IGNORE}
@@ -105,9 +105,7 @@ class Workflow(Task[P, R]):
         self.workflow = workflow
         self.version = version
 
-    async def start(self, **input: Any) -> Enqueued:
-        """Starts a run on this version; as `enqueue`. The job's id, with `run_` for `job_`, is the run's."""
-        return await self.enqueue(**input)
+    start = Task.enqueue
 
 
 @dataclass(frozen=True, slots=True)
@@ -284,10 +282,9 @@ class App:
             NewJob(name=full, **defaults).check()
             if full in self.tasks:
                 raise ConfigurationError(f"Two workflows are named {chosen!r} in version {version}; raise the version.")
-            made: Workflow[..., Any] = Workflow(
+            made = self.tasks[full] = Workflow(
                 self, driver(function), workflow=chosen, version=version, defaults=defaults
             )
-            self.tasks[full] = made
             return made
 
         return register if function is None else register(function)

@@ -14,7 +14,7 @@ from schema.context import Context
 from schema.resolvers.authority import needs
 from schema.resolvers.bounds import bounded, check_values
 from switchtower.access import Scope
-from switchtower.errors import Forbidden, InvalidInput, LeaseLost, NotFound
+from switchtower.errors import InvalidInput, LeaseLost, NotFound
 from switchtower.ids import WORKER, new_id
 from switchtower.jobs import ClaimedJob, ErrorKind, Job, JobError, fingerprint
 from switchtower.payloads import check_text, check_value
@@ -91,16 +91,17 @@ async def claim(context: Context, request: ClaimRequest, *, with_: frozenset[str
     A worker that is draining is given none.
 
     Raises:
-        InvalidInput; Forbidden: a tenant's caller.
+        InvalidInput; NotFound: the worker is another tenant's.
     """
-    _operator_only(context)
     request.check()
+    if request.worker_id is not None:
+        await _own_worker(context, request.worker_id, may_be_new=True)
     worker = await _present(context, request)
     won: list[ClaimedJob] = []
     if worker.state is WorkerState.LIVE:
         claims = context.engine.claims
         names = request.names or None
-        won = await claims.claim(worker.id, request.queues, names=names, limit=request.limit)
+        won = await claims.claim(worker.id, request.queues, names=names, limit=request.limit, org=context.caller.org)
         if won:
             # Nothing more is heard of them before their handlers run: the start is recorded with the claim.
             lost = await claims.start(won)
@@ -122,6 +123,7 @@ async def _present(context: Context, request: ClaimRequest) -> Worker:
         hostname=request.hostname or "",
         kind="graphql",
         lease_seconds=seconds,
+        org=context.caller.org,
     )
     if request.worker_id is not None:
         try:
@@ -149,10 +151,10 @@ async def extend(context: Context, worker_id: str, *, lease_ms: int | None = Non
     """Renews the lease on all jobs of a worker, for `lease_ms` from now where given.
 
     Raises:
-        InvalidInput; Forbidden; NotFound: unknown, or silent for so long that its jobs went to others.
+        InvalidInput; NotFound: unknown, or silent for so long that its jobs went to others.
     """
-    _operator_only(context)
     _check_lease(lease_ms)
+    await _own_worker(context, worker_id)
     seconds = None if lease_ms is None else lease_ms / 1000
     worker = await context.engine.workers.renew(worker_id, lease_seconds=seconds)
     return Extended(worker.id, worker.expires_at, sorted(await context.engine.claims.cancel_requests(worker.id)))
@@ -231,10 +233,16 @@ async def append_log(
     return await _after(context, id, with_)
 
 
-def _operator_only(context: Context) -> None:
-    # A claim looks at whole queues: to a tenant's worker it would hand every tenant's jobs.
-    if context.caller.org is not None:
-        raise Forbidden("Workers act for the operator; claim with a key that has no tenant.")
+async def _own_worker(context: Context, id: str, *, may_be_new: bool = False) -> None:
+    """A tenant's caller speaks only for workers of its tenant. Raises NotFound."""
+    org = context.caller.org
+    if org is None:
+        return
+    worker = (await context.engine.workers.get_many([id])).get(id)
+    if worker is None and may_be_new:
+        return
+    if worker is None or worker.org != org:
+        raise NotFound("Worker", id)
 
 
 def _check_lease(lease_ms: int | None) -> None:

@@ -47,7 +47,7 @@ class _Cursor:
     floor: tuple[Any, ...] | None = None
     floor_at: float = 0.0
     probed_at: float = 0.0
-    controls: queues.Controls | None = None
+    controls: queues.AllControls | None = None
     controls_at: float = 0.0
     served: frozenset[str] = field(default_factory=frozenset)
 
@@ -71,16 +71,22 @@ class Claims:
         self._store = store
         self._effects = effects
         self._result_limit = payload_limit
-        self._queues: dict[str, _Cursor] = defaultdict(_Cursor)
+        self._queues: dict[tuple[str, str | None], _Cursor] = defaultdict(_Cursor)
         self._doubts: list[_Doubt] = []
         self._turn = 0
 
     async def claim(
-        self, worker_id: str, queues: Sequence[str], *, names: Sequence[str] | None = None, limit: int = 1
+        self,
+        worker_id: str,
+        queues: Sequence[str],
+        *,
+        names: Sequence[str] | None = None,
+        limit: int = 1,
+        org: str | None = None,
     ) -> list[ClaimedJob]:
         """Takes up to `limit` jobs, the first in claim order of the first queue that has any; queues take turns.
 
-        `names` are the handlers that the worker has (None: any). What is returned is under lease to the worker: start
+        `names` are the handlers that the worker has (None: any); `org` is the tenant whose jobs it takes (None: all). What is returned is under lease to the worker: start
         it, or release it. Nothing is returned that was paused before this call.
 
         Raises: StoreUnavailable when it cannot be known what was won; a later call of this worker returns that.
@@ -94,61 +100,80 @@ class Claims:
         self._turn += 1
         start = self._turn % len(queues)
         for queue in [*queues[start:], *queues[:start]]:
-            won = await self._claim_from(queue, worker_id, names, limit)
+            won = await self._claim_from(queue, worker_id, names, limit, org)
             if won:
                 return won
         return []
 
     async def _claim_from(
-        self, queue: str, worker_id: str, names: Sequence[str] | None, limit: int
+        self, queue: str, worker_id: str, names: Sequence[str] | None, limit: int, org: str | None
     ) -> list[ClaimedJob]:
-        state = self._queues[queue]
+        state = self._queues[queue, org]
         now = time.monotonic()
-        controls = state.controls
-        if controls is None or now - state.controls_at > CONTROLS_SECONDS:
-            controls = await self._read_controls(queue, state)
+        everybodys = state.controls
+        if everybodys is None or now - state.controls_at > CONTROLS_SECONDS:
+            everybodys = await self._read_controls(queue, state)
+        controls = everybodys.of(org)
         if controls.paused:
             return []
         wanted = _names(names, controls.paused_names)
         if wanted is not None and wanted.get("$in") == []:
             return []
-        if now - state.probed_at > FLOOR_SECONDS and (names is not None or controls.paused_names):
+        if org is None and now - state.probed_at > FLOOR_SECONDS and (names is not None or controls.paused_names):
             state.probed_at = now
             await self._probe(queue, names)
         token = lease_token()
         try:
             with heed_cancellation():
-                return await self._win(queue, state, wanted, limit, token, worker_id)
+                return await self._win(queue, state, wanted, everybodys.condition(org), limit, token, worker_id)
         except BaseException:
             # Cancelled or failed half-way: whatever the token won, nobody was told of.
             self._doubts.append(_Doubt(token, worker_id, time.monotonic()))
             raise
 
     async def _win(
-        self, queue: str, state: _Cursor, names: Document | None, limit: int, token: str, worker_id: str
+        self,
+        queue: str,
+        state: _Cursor,
+        names: Document | None,
+        condition: Document,
+        limit: int,
+        token: str,
+        worker_id: str,
     ) -> list[ClaimedJob]:
         if limit == 1 or not state.hot:
             row = await self._settled(
-                commands.claim_one(self._store, queue, names=names, token=token, worker_id=worker_id), token, worker_id
+                commands.claim_one(
+                    self._store, queue, names=names, condition=condition, token=token, worker_id=worker_id
+                ),
+                token,
+                worker_id,
             )
             rows = [row] if isinstance(row, dict) else row or []
             state.hot = bool(rows)
         else:
-            rows = await self._batch(queue, state, names, limit, token, worker_id)
+            rows = await self._batch(queue, state, names, condition, limit, token, worker_id)
         if not rows:
             return []
         return await self._allowed([claimed_from(row) for row in rows], await self._read_controls(queue, state))
 
     async def _batch(
-        self, queue: str, state: _Cursor, names: Document | None, limit: int, token: str, worker_id: str
+        self,
+        queue: str,
+        state: _Cursor,
+        names: Document | None,
+        condition: Document,
+        limit: int,
+        token: str,
+        worker_id: str,
     ) -> list[Document]:
         now = time.monotonic()
         if now - state.floor_at > FLOOR_SECONDS:
             state.floor, state.floor_at = None, now
-        head = await commands.head(self._store, queue, limit, names=names, floor=state.floor)
+        head = await commands.head(self._store, queue, limit, names=names, condition=condition, floor=state.floor)
         if len(head.ids) < limit and state.floor is not None:
             state.floor, state.floor_at = None, now
-            head = await commands.head(self._store, queue, limit, names=names)
+            head = await commands.head(self._store, queue, limit, names=names, condition=condition)
         state.hot = len(head.ids) > 1
         if not head.ids:
             return []
@@ -186,7 +211,7 @@ class Claims:
             if jobs:
                 doubt.known.update(job.id for job in jobs)
                 queue = jobs[0].queue
-                return await self._allowed(jobs, await self._read_controls(queue, self._queues[queue]))
+                return await self._allowed(jobs, await self._read_controls(queue, self._queues[queue, None]))
         return []
 
     async def _read_back(self, token: str, worker_id: str) -> list[Document]:
@@ -199,16 +224,14 @@ class Claims:
                     raise
                 await asyncio.sleep(0.1)
 
-    async def _read_controls(self, queue: str, state: _Cursor) -> queues.Controls:
+    async def _read_controls(self, queue: str, state: _Cursor) -> queues.AllControls:
         state.controls_at = time.monotonic()
-        state.controls = (await queues.controls(self._store, [queue]))[queue]
+        state.controls = await queues.all_controls(self._store, queue)
         return state.controls
 
-    async def _allowed(self, jobs: list[ClaimedJob], controls: queues.Controls) -> list[ClaimedJob]:
+    async def _allowed(self, jobs: list[ClaimedJob], controls: queues.AllControls) -> list[ClaimedJob]:
         """Gives back what was paused before it was won: nothing starts on a check made before the pause."""
-        if not controls.paused and not controls.paused_names:
-            return jobs
-        held = [job for job in jobs if controls.paused or job.name in controls.paused_names]
+        held = [job for job in jobs if controls.holds(job.org, job.name)]
         if held:
             await self.report([Outcome(job.id, job.token, OutcomeKind.RELEASE, started=False) for job in held])
         return [job for job in jobs if job not in held]
@@ -221,9 +244,9 @@ class Claims:
         then is unparked. Whoever ends a cause changes it first and unparks second; one of the two always sees the
         other.
         """
-        state = self._queues[queue]
+        state = self._queues[queue, None]
         mine = set(names or ())
-        controls = state.controls or await self._read_controls(queue, state)
+        controls = (state.controls or await self._read_controls(queue, state)).operator
         while True:
             # Whatever their names: looking for foreign ones alone would walk the whole queue to find none.
             head = await commands.head(self._store, queue, PROBE, names=None)
@@ -247,7 +270,7 @@ class Claims:
                 )
             if not parked:
                 return
-            controls = await self._read_controls(queue, state)
+            controls = (await self._read_controls(queue, state)).operator
             served = await self._served(queue)
             for reason, ids in parked.items():
                 met = dict(zip(head.ids, head.names, strict=True))
@@ -369,6 +392,7 @@ _RECORDED = {
     OutcomeKind.COMPLETE: frozenset({"completed"}),
     OutcomeKind.RELEASE: frozenset({"released"}),
     OutcomeKind.SNOOZE: frozenset({"snoozed"}),
+    OutcomeKind.SUSPEND: frozenset({"suspended"}),
 }
 """What is kept of each report: another one under the same token is no repeat of it."""
 

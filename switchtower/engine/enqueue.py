@@ -105,6 +105,10 @@ class Enqueuer:
                     documents.append((position, self._document(new, caller)))
             except SwitchtowerError as error:
                 answers[position] = error
+            except Exception as error:
+                if not unavailable(error):
+                    raise
+                answers[position] = StoreUnavailable()
             if len(documents) >= BATCH or (documents and position == len(news) - 1):
                 if under_way is not None:
                     await under_way

@@ -21,7 +21,7 @@ from switchtower.store import jobs as commands
 from switchtower.store.collections import Store
 from switchtower.store.documents import error_from, job_from
 from switchtower.store.driver import time_limit, translate_errors
-from switchtower.store.guards import NOT_REMOVED
+from switchtower.store.guards import NOT_REMOVED, starts_from
 from switchtower.store.listing import JobOrder
 
 __all__ = ["ErrorCluster", "HourCount", "JobOrder", "Jobs"]
@@ -333,7 +333,8 @@ class Jobs:
             found = await commands.locate(self._store, id, caller, fields={"state": 1, "outbox": 1})
             if found is None:
                 raise NotFound("Job", id)
-            if found["_id"] == target and "outbox" not in found:
+            # Else it changed between the write and the read: try again.
+            if found["_id"] == target and "outbox" not in found and not _admits(scope, verb, found["state"]):
                 allowed = allowed_from(verb) + (("active",) if any_open else ())
                 raise InvalidTransition(verb, found["state"], allowed, hint=_HINTS.get((verb, found["state"]), ""))
             target = found["_id"]
@@ -424,6 +425,14 @@ _HINTS = {
 def _trend(hours: Sequence[Document], since: datetime) -> list[HourCount]:
     counts = [HourCount(hour["at"], hour["count"]) for hour in hours if hour["at"] > since]
     return sorted(counts, key=lambda hour: hour.at)
+
+
+def _admits(scope: Document, verb: str, state: str) -> bool:
+    """Whether a verb with this scope starts from this state."""
+    condition: Any = scope.get("state", starts_from(verb)["state"])
+    if isinstance(condition, str):
+        return state == condition
+    return state in condition["$in"] if "$in" in condition else state != condition["$ne"]
 
 
 def _camel(name: str) -> str:

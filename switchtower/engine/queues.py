@@ -108,7 +108,8 @@ class Queues:
         queue = await self._control("resume", name, caller, job_name)
         if job_name is not None:
             await self._store.jobs.update_many(
-                {"parked": "paused", "queue": name, "name": job_name, "state": "waiting"}, transitions.unpark()
+                {"parked": "paused", "queue": name, "name": job_name, "state": "waiting", **self._scope(caller)},
+                transitions.unpark(),
             )
         return queue
 

@@ -177,7 +177,9 @@ class Workflows:
                 "fromStep", f"{from_step[:100]!r} is no step of this run; it has: {', '.join(names[:20])}."
             )
         await self._effects.relay(id=run.job.id)
-        row = await commands.replay(self._store, run.job.id, caller.actor, keep=names[: names.index(from_step)], source=caller.surface)
+        row = await commands.replay(
+            self._store, run.job.id, caller.actor, keep=names[: names.index(from_step)], source=caller.surface
+        )
         if row is None:
             raise Conflict(f"Run {id!r} changed meanwhile; try again.")
         return commands.run_from(row)

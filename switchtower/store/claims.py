@@ -46,7 +46,13 @@ class Head:
 
 
 async def head(
-    store: Store, queue: str, limit: int, *, names: Document | None, floor: tuple[Any, ...] | None = None
+    store: Store,
+    queue: str,
+    limit: int,
+    *,
+    names: Document | None,
+    condition: Document | None = None,
+    floor: tuple[Any, ...] | None = None,
 ) -> Head:
     """Reads the ids at the head of a queue, from `floor` (an index tuple of `Head.last`) on where one is given.
 
@@ -54,7 +60,7 @@ async def head(
     60,000-job drain fell from 19,800/s to 9,000/s without it (docs/benchmarks.md).
     """
     cursor = store.jobs.find(
-        claimable(queue, names), _HEAD_FIELDS, limit=limit, sort=INDEX_ORDER, batch_size=limit + 1
+        claimable(queue, names, condition), _HEAD_FIELDS, limit=limit, sort=INDEX_ORDER, batch_size=limit + 1
     ).hint(HOT)
     if floor is not None:
         cursor = cursor.min(_bound(queue, floor)).max(_bound(queue, (MaxKey(),) * 4))
@@ -69,10 +75,12 @@ async def head(
     )
 
 
-async def claim_one(store: Store, queue: str, *, names: Document | None, token: str, worker_id: str) -> Document | None:
+async def claim_one(
+    store: Store, queue: str, *, names: Document | None, condition: Document | None = None, token: str, worker_id: str
+) -> Document | None:
     """waiting → active for the first claimable job of a queue. Returns: it, or None."""
     document: Document | None = await store.jobs.find_one_and_update(
-        claimable(queue, names),
+        claimable(queue, names, condition),
         transitions.claim(token, worker_id),
         CLAIM_FIELDS,
         sort=ORDER,

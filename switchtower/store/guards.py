@@ -28,9 +28,13 @@ def by_token(verb: str, token: str) -> Document:
     return {**starts_from(verb), "token": token}
 
 
-def claimable(queue: str, names: Document | None = None) -> Document:
+def claimable(queue: str, names: Document | None = None, condition: Document | None = None) -> Document:
     """What a claimer may take from a queue; fits the partial index `hot` exactly."""
-    return {"queue": queue, "lane": "", "state": "waiting", "parked": None} | ({"name": names} if names else {})
+    return (
+        {"queue": queue, "lane": "", "state": "waiting", "parked": None}
+        | ({"name": names} if names else {})
+        | (condition or {})
+    )
 
 
 def due(field: str) -> Document:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -16,7 +16,18 @@ from switchtower.store.guards import claimable
 from switchtower.store.indexes import HOT
 from switchtower.store.listing import TIME_LIMIT_MS
 
-__all__ = ["Controls", "announce", "control", "controls", "forget", "group_counts", "known", "oldest_waiting"]
+__all__ = [
+    "AllControls",
+    "Controls",
+    "all_controls",
+    "announce",
+    "control",
+    "controls",
+    "forget",
+    "group_counts",
+    "known",
+    "oldest_waiting",
+]
 
 Document = dict[str, Any]
 
@@ -29,6 +40,43 @@ class Controls:
     paused: bool = False
     paused_names: tuple[str, ...] = ()
     created_at: datetime | None = None
+
+    def holds(self, name: str) -> bool:
+        """Whether jobs of this name may not start."""
+        return self.paused or name in self.paused_names
+
+
+@dataclass(frozen=True, slots=True)
+class AllControls:
+    """What the operator said about a queue, and what each tenant said about its own jobs in it."""
+
+    operator: Controls
+    tenants: Mapping[str, Controls]
+
+    def holds(self, org: str, name: str) -> bool:
+        """Whether a tenant's jobs of this name may not start."""
+        own = self.tenants.get(org)
+        return self.operator.holds(name) or (own is not None and own.holds(name))
+
+    def of(self, org: str | None) -> Controls:
+        """What holds every claim on behalf of this tenant (None: of all tenants)."""
+        own = self.tenants.get(org) if org else None
+        if own is None:
+            return self.operator
+        names = tuple(dict.fromkeys((*self.operator.paused_names, *own.paused_names)))
+        return Controls(self.operator.name, self.operator.paused or own.paused, names, self.operator.created_at)
+
+    def condition(self, org: str | None) -> Document:
+        """Which jobs a claim on behalf of this tenant may take, as far as tenants decide."""
+        if org is not None:
+            return {"org": org}
+        whole = [org for org, own in self.tenants.items() if own.paused]
+        parts = [
+            {"org": org, "name": {"$in": list(own.paused_names)}}
+            for org, own in self.tenants.items()
+            if own.paused_names and not own.paused
+        ]
+        return ({"org": {"$nin": whole}} if whole else {}) | ({"$nor": parts} if parts else {})
 
 
 def _controls_from(name: str, d: Document | None) -> Controls:
@@ -46,6 +94,14 @@ async def controls(store: Store, names: Sequence[str], *, org: str = "") -> dict
     rows = await store.queues.find({"_id": {"$in": [_key(name, org) for name in names]}}).to_list(None)
     found = {row["queue"]: row for row in rows}
     return {name: _controls_from(name, found.get(name)) for name in names}
+
+
+async def all_controls(store: Store, name: str) -> AllControls:
+    """The controls of one queue, the operator's and the tenants', as the majority has them now."""
+    # Names have no "/", and "0" is the character behind it: all tenants' documents of this queue and no other's.
+    rows = await store.queues.find({"_id": {"$gte": _key(name, ""), "$lt": f"{name}0"}}).to_list(None)
+    found = {row["org"]: _controls_from(name, row) for row in rows}
+    return AllControls(found.pop("", Controls(name)), found)
 
 
 async def known(store: Store, *, org: str | None) -> list[str]:

@@ -70,6 +70,18 @@ async def _repeated(call: Any, *, times: int = 3) -> Any:
     raise AssertionError("no answer")
 
 
+async def test_linked_item_of_a_bulk_that_finds_no_database_costs_the_others_nothing(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def gone(*args: Any, **kwargs: Any) -> Any:
+        raise AutoReconnect("gone")
+
+    monkeypatch.setattr("switchtower.store.jobs.locate", gone)
+    news = [NewJob(name="a"), NewJob(name="b", depends_on=["x"]), NewJob(name="c")]
+    first, second, third = await engine.jobs.enqueue_many(news, caller=CALLER)
+    assert isinstance(first, Enqueued) and isinstance(second, StoreUnavailable) and isinstance(third, Enqueued)
+
+
 async def test_linked_enqueue_makes_exactly_one_job(engine: Engine, fault: Any) -> None:
     parent = await job_in(engine, "waiting")
     dependency = await job_in(engine, "scheduled")

@@ -16,6 +16,7 @@ from switchtower.jobs import JobFilter, JobUpdate, NewJob, PayloadMatch
 from switchtower.payloads import PAYLOAD_LIMIT
 from switchtower.states import JobState
 from switchtower.store import counters
+from switchtower.store import jobs as job_commands
 from switchtower.store.collections import Store
 from switchtower.workers import OutcomeKind
 from tests.conformance.commands import Commands, explain
@@ -163,6 +164,21 @@ async def test_another_tenants_job_does_not_exist(engine: Engine, verb: str) -> 
         except NotFound as refusal:
             assert id in str(refusal)
     assert await Situation(engine, job.id, job.queue).document() == before
+
+
+async def test_verb_that_a_change_has_just_made_possible_happens(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    s = await job_in(engine, "completed")
+    locate = job_commands.locate
+
+    async def retried_meanwhile(*args: Any, **kwargs: Any) -> Any:
+        monkeypatch.undo()
+        await engine.jobs.retry(s.id, caller=CALLER)
+        return await locate(*args, **kwargs)
+
+    monkeypatch.setattr(job_commands, "locate", retried_meanwhile)
+    assert (await engine.jobs.cancel(s.id, caller=CALLER)).state == "cancelled"
 
 
 # ---- queues

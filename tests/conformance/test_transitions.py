@@ -10,9 +10,11 @@ import pytest
 
 from switchtower.engine import Engine
 from switchtower.errors import LeaseLost, SwitchtowerError
+from switchtower.ids import run_id
 from switchtower.jobs import JobUpdate, NewJob
 from switchtower.states import REMOVED, TRANSITIONS, JobState
 from switchtower.workers import OutcomeKind
+from switchtower.workflows import Step, StepKind, StepStatus
 from tests.conformance.situations import CALLER, ERROR, HOUR_MS, Situation, fresh, job_in, quiet
 
 Verb = Callable[[Situation], Awaitable[object]]
@@ -86,6 +88,9 @@ VERBS: dict[str, Verb] = {
     "promote": lambda s: s.engine.jobs.promote(s.id, caller=CALLER),
     "update": lambda s: s.engine.jobs.update(s.id, JobUpdate(priority=7), caller=CALLER),
     "progress": lambda s: s.engine.claims.progress(s.id, s.token, {"at": 1}),
+    "checkpoint": lambda s: s.engine.workflows.checkpoint(
+        run_id(s.id), s.token, Step(name="step", kind=StepKind.STEP, status=StepStatus.COMPLETED)
+    ),
     "log": lambda s: s.engine.claims.log(s.id, s.token, [("info", "a line")]),
     "remove": lambda s: s.engine.jobs.remove(s.id, caller=CALLER),
 }
@@ -171,7 +176,7 @@ async def test_report_with_a_foreign_token_changes_nothing(engine: Engine, verb:
     right = s.token
     for wrong in ("", "x", right[:-1], right + "x", right.swapcase()):
         s.token = wrong
-        if verb in ("progress", "log"):
+        if verb in ("progress", "log", "checkpoint"):
             with pytest.raises(LeaseLost):
                 await VERBS[verb](s)
         elif verb == "start":
@@ -191,7 +196,7 @@ async def test_report_under_a_lost_lease_changes_nothing(engine: Engine, verb: s
     s.token = lost
     error = await _attempted(s, verb)
     assert await s.document() == before
-    if verb in ("progress", "log"):
+    if verb in ("progress", "log", "checkpoint"):
         assert isinstance(error, LeaseLost)
 
 

@@ -37,6 +37,11 @@ async def publish(app: App, name: str, payload: Any = None) -> None:
     await engine.workflows.publish(name, payload, caller=SYSTEM)
 
 
+async def has_step(app: App, id: str, name: str) -> bool:
+    run = await (await app.connect()).workflows.get(id, caller=SYSTEM)
+    return run is not None and any(step.name == name for step in run.steps)
+
+
 async def run(app: App, workflow: Any, **input: Any) -> WorkflowRun:
     """Starts a run and waits for its end."""
     async with testing.worker(app):
@@ -145,7 +150,7 @@ async def test_waits_for_events(app: App) -> None:
         await publish(app, "one", {"n": 1})
         await publish(app, "one", {"n": 2})
         await publish(app, "three", 3)
-        await asyncio.sleep(0.2)
+        await until(lambda: has_step(app, id, "waitall:four"))
         await publish(app, "five", 5)
         done = await reaches(app, id)
     assert done.output == [{"n": 2}, ["three", 3], {"four": 4, "five": 5}]
@@ -339,7 +344,7 @@ async def test_cancel_while_it_runs_and_while_it_waits(app: App) -> None:
 
     async def hold() -> None:
         begun.set()
-        await asyncio.sleep(60)
+        await asyncio.Event().wait()
 
     @app.workflow
     async def running(ctx: WorkflowContext) -> None:
