@@ -64,7 +64,7 @@ async def test_steps_run_once_and_answer_from_their_checkpoints(app: App) -> Non
         calls.append("called")
         thread = await ctx.step("note", note, "note")
         made = await ctx.step("later", later, when=day)
-        await ctx.sleep(1.2)
+        await ctx.sleep(timedelta(seconds=1.2))
         return {"thread": thread != "MainThread", "made": made, "again": await ctx.step("note", note, "two")}
 
     done = await run(app, flow, day=datetime(2026, 1, 2, tzinfo=UTC))
@@ -93,7 +93,7 @@ async def test_step_is_tried_again_and_then_fails(app: App) -> None:
                 await ctx.step(function.__name__, function, max_attempts=3, backoff=AT_ONCE)
             except StepFailed as error:
                 seen.append(str(error))
-        await ctx.sleep(1.1)
+        await ctx.sleep(timedelta(seconds=1.1))
         return seen
 
     done = await run(app, flow)
@@ -162,7 +162,7 @@ async def test_wait_ends_by_itself(app: App) -> None:
         try:
             await ctx.wait_for_event("never", timeout=timedelta(seconds=1.2))
         except WaitTimeout:
-            await ctx.sleep(1.1)
+            await ctx.sleep(timedelta(seconds=1.1))
             return "late"
         return "came"
 
