@@ -63,6 +63,12 @@ async def maintained(engine: Engine) -> AsyncIterator[None]:
         await asyncio.wait_for(task, 10)
 
 
+def struck(view: Database[dict[str, Any]]) -> int:
+    """How often the fail point of `tests.mongod.fail_command` has struck since it was set."""
+    answer = view.client.admin.command({"getParameter": 1, "failpoint.failCommand": 1})
+    return int(answer["failpoint.failCommand"]["timesEntered"])
+
+
 @pytest.fixture
 def nursery(tmp_path: Path, mongodb_url: str, database_name: str) -> Any:
     with Nursery(tmp_path, mongodb_url, database_name) as opened:

@@ -13,7 +13,7 @@ from switchtower.engine import Engine
 from switchtower.errors import InvalidTransition, StoreUnavailable
 from switchtower.jobs import Enqueued, ErrorKind, JobError, NewJob
 from switchtower.workers import Outcome, OutcomeKind, WorkerInfo
-from tests.faults.conftest import CALLER, Open, maintained
+from tests.faults.conftest import CALLER, Open, maintained, struck
 from tests.faults.oracle import counters_equal_a_count, drained, verify
 from tests.mongod import fail_command
 
@@ -67,7 +67,7 @@ async def test_lives_with_lost_replies_come_out_right(
                     ids.append(await enqueue_one(engine, f"{round} {n}", max_attempts=1 + n % 2))
                 ids += await enqueue_some(engine, f"{round}", JOBS // 2)
                 await work(engine, choose, expected)
-            assert replies_lost(view) >= LOST[scale]
+            assert struck(view) >= LOST[scale]
         await house.upkeep.relay()
         await drained(house, timeout_seconds=30)
         await counters_equal_a_count(house, view)
@@ -80,12 +80,6 @@ async def test_lives_with_lost_replies_come_out_right(
         kinds = [entry["type"] for entry in job["timeline"]]
         assert kinds.count("start") == len([e for e in job["attempts"] if e["started_at"]]), kinds
         assert kinds.count("claim") == kinds.count("start"), kinds
-
-
-def replies_lost(view: Database[dict[str, Any]]) -> int:
-    """How often the fail point has struck since it was set."""
-    answer = view.client.admin.command({"getParameter": 1, "failpoint.failCommand": 1})
-    return int(answer["failpoint.failCommand"]["timesEntered"])
 
 
 async def enqueue_one(engine: Engine, key: str, **options: Any) -> str:

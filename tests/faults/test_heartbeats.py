@@ -1,0 +1,70 @@
+"""F25: heartbeats that fail. A short hiccup costs nothing; past the lease the worker stops itself before others begin."""
+
+from __future__ import annotations
+
+import time
+from datetime import UTC
+from typing import Any
+
+import pytest
+from pymongo.database import Database
+
+from switchtower.engine import Engine
+from switchtower.jobs import NewJob
+from tests.faults.conftest import CALLER, maintained, struck
+from tests.faults.oracle import Ledger
+from tests.faults.processes import Nursery
+from tests.mongod import fail_command
+from tests.waiting import until
+
+LEASE_SECONDS = 4.0
+FAILING = {"errorCode": 8000, "appName": "switchtower-heartbeat"}
+
+
+def lease_of(view: Database[dict[str, Any]]) -> Any:
+    row = view["workers"].find_one({"state": "live"})
+    return row and row["expires_at"]
+
+
+@pytest.mark.slow
+async def test_hiccup_of_the_heartbeat_interrupts_nothing(
+    engine: Engine, view: Database[dict[str, Any]], nursery: Nursery, mongodb_url: str
+) -> None:
+    job = (await engine.jobs.enqueue(NewJob(name="linger"), caller=CALLER)).job
+    worker = nursery.start(lease_seconds=LEASE_SECONDS, grace_seconds=1)
+    ledger = Ledger(nursery.ledger)
+    await until(lambda: len(ledger.read().of("begin")) == 1, timeout_seconds=20)
+    async with maintained(engine):
+        for _ in range(3):
+            renewed = lease_of(view)
+            with fail_command(mongodb_url, ["findAndModify"], **FAILING):
+                failing_until = time.monotonic() + LEASE_SECONDS * 0.4
+                await until(lambda end=failing_until: time.monotonic() > end and struck(view) > 0)
+            await until(lambda before=renewed: lease_of(view) > before)
+    assert worker.alive
+    row = view["jobs"].find_one({"_id": job.id})
+    assert row is not None
+    assert (row["state"], row["token"]) == ("active", ledger.notes[0].token)
+    assert [note.what for note in ledger.read().notes] == ["begin"]
+
+
+@pytest.mark.slow
+async def test_worker_whose_heartbeats_fail_past_the_lease_stops_itself_first(
+    engine: Engine, view: Database[dict[str, Any]], nursery: Nursery, mongodb_url: str
+) -> None:
+    job = (await engine.jobs.enqueue(NewJob(name="linger"), caller=CALLER)).job
+    worker = nursery.start(lease_seconds=LEASE_SECONDS, grace_seconds=1)
+    ledger = Ledger(nursery.ledger)
+    await until(lambda: len(ledger.read().of("begin")) == 1, timeout_seconds=20)
+    async with maintained(engine):
+        with fail_command(mongodb_url, ["findAndModify"], **FAILING):
+            stopped = "stopped lease_lost"
+            await until(lambda: ledger.read().of(stopped), timeout_seconds=LEASE_SECONDS + 5)
+            expires_at = view["workers"].find_one({"_id": worker.worker_id})["expires_at"]  # type: ignore[index]
+            await until(lambda: not worker.alive, timeout_seconds=15)
+        [note] = ledger.of(stopped)[job.id]
+        # Both clocks are this machine's. It stopped while the job was surely its own.
+        assert note.at < expires_at.replace(tzinfo=UTC).timestamp()
+        free = {"_id": job.id, "state": "waiting", "attempts.outcome": "lost"}
+        await until(lambda: view["jobs"].count_documents(free) == 1, timeout_seconds=LEASE_SECONDS + 5)
+    assert not [note for note in ledger.read().notes if note.what == "child accepted"]
