@@ -148,7 +148,7 @@ class JobErrorInput:
         )
 
 
-ClaimJobsResult = result("ClaimJobsResult", ClaimedJobs)
+ClaimJobsResult = result("ClaimJobsResult", ClaimedJobs, NotFound)
 ExtendLeasesResult = result("ExtendLeasesResult", ExtendedLeases, NotFound)
 CompleteJobResult = result("CompleteJobResult", Job, LeaseLost)
 FailJobResult = result("FailJobResult", Job, LeaseLost)

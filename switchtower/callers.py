@@ -17,8 +17,8 @@ class Caller:
     """The one on whose behalf a verb runs: stamped as the actor on what it changes, and the bounds of what it sees.
 
     `org` is the tenant: `None` is an operator, who sees every tenant's; a string sees that tenant's only. Jobs that an
-    operator enqueues belong to the tenant "" unless it names one. `scopes` are what it may do: the engine acts for whoever
-    holds it, so the surfaces ask. `key_id` is the API key that it came with.
+    operator enqueues belong to the tenant "" unless it names one. `scopes` are what it may do: the engine acts for
+    whoever holds it, so the surfaces ask. `key_id` is the API key that it came with.
     """
 
     actor: str

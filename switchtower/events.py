@@ -44,8 +44,8 @@ class Event:
 
     For jobs, `type` is the transition's name (`switchtower.states`); `progress` has its value in `data["progress"]`,
     `log` its lines in `data["lines"]`. `from_state` and `to_state` differ only when the state changed; `to_state` is
-    `removed` for a removal. `source` is there where somebody asked for it: the surface that they used. `data` holds what only some types have: `ms` (run time), `wait_ms` (time spent waiting),
-    `worker`, `error`, `removed`.
+    `removed` for a removal. `source` is there where somebody asked for it: the surface that they used. `data` holds
+    what only some types have: `ms` (run time), `wait_ms` (time spent waiting), `worker`, `error`, `removed`.
     """
 
     cursor: str

@@ -86,8 +86,9 @@ class Claims:
     ) -> list[ClaimedJob]:
         """Takes up to `limit` jobs, the first in claim order of the first queue that has any; queues take turns.
 
-        `names` are the handlers that the worker has (None: any); `org` is the tenant whose jobs it takes (None: all). What is returned is under lease to the worker: start
-        it, or release it. Nothing is returned that was paused before this call.
+        `names` are the handlers that the worker has (None: any); `org` is the tenant whose jobs it takes (None: all).
+        What is returned is under lease to the worker: start it, or release it. Nothing is returned that was paused
+        before this call.
 
         Raises: StoreUnavailable when it cannot be known what was won; a later call of this worker returns that.
         """

@@ -120,7 +120,7 @@ async def test_job_that_comes_in_below_the_floor_is_claimed_at_the_latest_when_t
     await engine.claims.claim("w", [queue], limit=10)
     assert len(await engine.claims.claim("w", [queue], limit=10)) == 10
     urgent = await enqueue(engine, queue=queue, priority=-1)
-    engine.claims._queues[queue].floor_at = 0.0
+    engine.claims._queues[queue, None].floor_at = 0.0
     assert (await engine.claims.claim("w", [queue], limit=10))[0].id == urgent.id
 
 

@@ -1,4 +1,4 @@
-"""F25: heartbeats that fail. A short hiccup costs nothing; past the lease the worker stops itself before others begin."""
+"""F25: heartbeats that fail. A short hiccup costs nothing; past its lease a worker stops itself before others begin."""
 
 from __future__ import annotations
 

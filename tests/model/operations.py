@@ -154,7 +154,7 @@ class Claim(Operation):
     async def run(self, engine: Engine) -> Answer:
         if self.fresh:
             engine.claims._queues.clear()
-            engine.claims._queues[self.queue].hot = self.limit > 1
+            engine.claims._queues[self.queue, None].hot = self.limit > 1
         names = None if self.names is None else sorted(self.names)
         answer = await ask(engine.claims.claim(self.worker, [self.queue], names=names, limit=self.limit))
         return answer if answer.error else Answer([(job.id, job.token) for job in answer.value])

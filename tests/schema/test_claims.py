@@ -69,7 +69,7 @@ async def test_what_a_claim_refuses(graph: Graph) -> None:
     ):
         answer = await claim(graph, **input)
         assert (answer["__typename"], answer.get("field")) == ("ValidationError", field), (input, answer)
-    assert (await claim(graph.as_tenant("t")))["code"] == "FORBIDDEN"
+    assert (await claim(graph.as_tenant("t"), workerId=(await claim(graph))["workerId"]))["code"] == "NOT_FOUND"
 
 
 async def test_a_completion_is_recorded_once_and_repeats_itself(graph: Graph) -> None:
@@ -204,3 +204,40 @@ async def test_a_tenant_cannot_report_on_anothers_job(graph: Graph) -> None:
         )
         assert answer["code"] == "LEASE_LOST"
     assert (await graph(COMPLETE, id=id, token=token))["state"] == "COMPLETED"
+
+
+async def test_a_tenants_worker_is_given_its_tenants_jobs_only(graph: Graph) -> None:
+    acme, bravo = graph.as_tenant("acme"), graph.as_tenant("bravo")
+    theirs = [await bravo.enqueue() for _ in range(3)]
+    mine = await acme.enqueue()
+    claimed = await claim(acme, limit=10)
+    assert [leased["job"]["id"] for leased in claimed["jobs"]] == [mine]
+    assert (await claim(acme, limit=10))["jobs"] == []
+    extend = "mutation($id: ID!) { extendLeases(input: {workerId: $id}) { __typename ... on Error { code } } }"
+    assert (await bravo(extend, id=claimed["workerId"]))["code"] == "NOT_FOUND"
+    assert (await acme(extend, id=claimed["workerId"]))["__typename"] == "ExtendedLeases"
+    everybodys = await claim(graph, limit=10)
+    assert [leased["job"]["id"] for leased in everybodys["jobs"]] == theirs
+
+
+async def test_a_tenants_pause_holds_its_own_jobs_and_an_operators_holds_all(graph: Graph) -> None:
+    acme, bravo = graph.as_tenant("acme"), graph.as_tenant("bravo")
+    mine, theirs = await acme.enqueue(), await bravo.enqueue()
+    pause = 'mutation { pauseQueue(name: "default") { ... on Queue { paused } } }'
+    resume = 'mutation { resumeQueue(name: "default") { ... on Queue { paused } } }'
+    by_name = 'mutation { pauseQueue(name: "default", jobName: "send") { ... on Queue { pausedNames } } }'
+    assert await acme(pause) == {"paused": True}
+    assert (await claim(acme, limit=10))["jobs"] == []
+    assert [leased["job"]["id"] for leased in (await claim(graph, limit=10))["jobs"]] == [theirs]
+    later = await bravo.enqueue()
+    await acme(resume)
+    await acme(by_name)
+    graph.context.engine.claims._queues.clear()  # as another process, whose controls are not half a second old
+    assert [leased["job"]["id"] for leased in (await claim(graph, limit=10))["jobs"]] == [later]
+    await acme('mutation { resumeQueue(name: "default", jobName: "send") { ... on Queue { paused } } }')
+    await graph(pause)
+    graph.context.engine.claims._queues.clear()
+    assert (await claim(acme, limit=10))["jobs"] == []
+    await graph(resume)
+    graph.context.engine.claims._queues.clear()
+    assert [leased["job"]["id"] for leased in (await claim(acme, limit=10))["jobs"]] == [mine]
