@@ -56,8 +56,12 @@ class ApiKey:
     scopes: list[records.Scope] = resolved(resolver=_scopes, description="What it is for.")
     org: str | None = strawberry.field(description="The tenant that it sees; null for an operator's.")
     app: str | None = resolved(resolver=_app, description="The application that its jobs are marked with.")
-    queue: str | None = strawberry.field(description="Where its jobs go when they name no queue.")
-    webhook_url: str | None = strawberry.field(description="Where its jobs' webhooks go when they name no address.")
+    queue: str | None = strawberry.field(
+        description="A default queue for its holder to read; the server does not apply it."
+    )
+    webhook_url: str | None = strawberry.field(
+        description="A default address for its holder to read; nothing is sent there."
+    )
     rate: RateLimit | None = strawberry.field(description="How many requests it may send; null for any number.")
     created_at: datetime = strawberry.field(description="When it was created.")
     created_by: str = strawberry.field(description="Who created it.")
@@ -166,10 +170,8 @@ class CreateApiKeyInput:
     )
     app: str | None = strawberry.field(default=None, description="The application that its jobs are marked with.")
     env: str | None = strawberry.field(default=None, description="The environment that its text names; `live`.")
-    queue: str | None = strawberry.field(default=None, description="Where its jobs go when they name no queue.")
-    webhook_url: str | None = strawberry.field(
-        default=None, description="Where its jobs' webhooks go when they name no address."
-    )
+    queue: str | None = strawberry.field(default=None, description="A default queue for its holder to read.")
+    webhook_url: str | None = strawberry.field(default=None, description="A default address for its holder to read.")
     rate: RateLimitInput | None = strawberry.field(default=None, description="How many requests it may send.")
     expires_in_ms: float | None = strawberry.field(
         default=None, description="When it ends by itself, in milliseconds from now, up to ten years."
@@ -191,7 +193,7 @@ class TenantLimitsInput:
 
     org: str = strawberry.field(description="The tenant.")
     jobs_per_month: int | None = strawberry.field(
-        default=None, description="Jobs enqueued in a calendar month (UTC); further ones are refused."
+        default=None, description="Jobs enqueued in a calendar month (UTC); further `enqueueJob(s)` are refused."
     )
     rate: RateLimitInput | None = strawberry.field(default=None, description="Requests of all of its keys together.")
 

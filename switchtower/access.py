@@ -116,7 +116,7 @@ class CreatedKey:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NewApiKey:
-    """A key to create; `queue` is where its jobs go when they name none."""
+    """A key to create; `queue` and `webhook_url` are defaults for its holder to read."""
 
     name: str
     scopes: Collection[Scope]

@@ -109,6 +109,7 @@ async def enqueue(context: Context, new: NewJob) -> Enqueued:
     Raises:
         InvalidInput, NotFound (a parent or dependency), InvalidTransition (the parent is final).
     """
+    await context.engine.keys.check_quota(1, caller=context.caller)
     return await context.engine.jobs.enqueue(new, caller=context.caller)
 
 
@@ -125,6 +126,7 @@ async def enqueue_many(
         return [InvalidInput("inputs", f"at most {MAX_ENQUEUES:,} jobs at once; none was enqueued.")] * len(news)
     good = [new for new in news if isinstance(new, NewJob)]
     try:
+        await context.engine.keys.check_quota(len(good), caller=context.caller)
         stored = await context.engine.jobs.enqueue_many(good, caller=context.caller) if good else []
     except StoreUnavailable:
         raise

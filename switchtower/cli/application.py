@@ -17,6 +17,7 @@ from switchtower.cli import (
     enqueue,
     flows,
     jobs,
+    keys,
     queues,
     sdl,
     search,
@@ -58,6 +59,7 @@ app.command("drain")(queues.drain)
 app.add_typer(crons.app, name="crons")
 app.add_typer(flows.app, name="flows")
 app.add_typer(dead_letters.app, name="dlq")
+app.add_typer(keys.app, name="keys")
 app.command("stats")(stats.stats)
 app.command("audit")(audit.audit)
 app.command("search")(search.search)

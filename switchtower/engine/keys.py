@@ -18,7 +18,7 @@ from switchtower.access import (
     well_formed,
 )
 from switchtower.callers import SYSTEM, Caller
-from switchtower.errors import Forbidden, InvalidInput, NotFound, Unauthorized
+from switchtower.errors import Forbidden, InvalidInput, NotFound, RateLimited, Unauthorized
 from switchtower.ids import API_KEY, new_id
 from switchtower.store import keys as commands
 from switchtower.store.collections import Store
@@ -140,6 +140,18 @@ class Keys:
         if (until - since).days > MAX_USAGE_DAYS:
             raise InvalidInput("from", f"at most {MAX_USAGE_DAYS} days at once.")
         return await commands.usage(self._store, caller, since, until, MAX_USAGE_ROWS)
+
+    async def check_quota(self, jobs: int, *, caller: Caller) -> None:
+        """Raises RateLimited when so many more jobs are beyond what the caller's tenant may enqueue this month."""
+        if caller.org is None or (limit := (await self.tenant_limits(caller.org)).jobs_per_month) is None:
+            return
+        if await self.jobs_this_month(caller.org) + jobs > limit:
+            now = self._store.clock.now()
+            following = (now.replace(day=1) + timedelta(days=32)).replace(day=1, hour=0, minute=0, second=0)
+            raise RateLimited(
+                f"Your tenant may enqueue {limit:,} jobs in a calendar month (UTC); this is beyond them.",
+                retry_after_seconds=(following - now).total_seconds(),
+            )
 
     async def jobs_this_month(self, org: str) -> int:
         """How many jobs a tenant enqueued in this calendar month (UTC); some seconds behind."""

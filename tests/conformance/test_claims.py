@@ -328,7 +328,7 @@ async def test_what_a_cancelled_claim_won_is_handed_to_its_worker_with_the_next(
 ) -> None:
     queue = fresh("queue")
     job = await enqueue(engine, queue=queue)
-    controls = queue_commands.controls
+    controls = queue_commands.all_controls
     won = asyncio.Event()
 
     async def hangs_after_the_win(*args: Any, **kwargs: Any) -> Any:
@@ -337,9 +337,9 @@ async def test_what_a_cancelled_claim_won_is_handed_to_its_worker_with_the_next(
             await asyncio.Event().wait()
         return await controls(*args, **kwargs)
 
-    monkeypatch.setattr(queue_commands, "controls", hangs_after_the_win)
+    monkeypatch.setattr(queue_commands, "all_controls", hangs_after_the_win)
     task = asyncio.create_task(engine.claims.claim("w", [queue]))
-    await won.wait()
+    await asyncio.wait_for(won.wait(), 10)
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
     monkeypatch.undo()

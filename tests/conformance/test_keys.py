@@ -11,7 +11,7 @@ from pymongo import MongoClient
 from switchtower.access import NewApiKey, RateLimit, Scope, TenantLimits, digest_of, mint, well_formed
 from switchtower.callers import SYSTEM, Caller
 from switchtower.engine import Engine
-from switchtower.errors import Forbidden, InvalidInput, NotFound, Unauthorized
+from switchtower.errors import Forbidden, InvalidInput, NotFound, RateLimited, Unauthorized
 from switchtower.ids import API_KEY, new_id
 from switchtower.jobs import NewJob
 from switchtower.store.collections import Store
@@ -168,6 +168,12 @@ async def test_usage_counts_what_each_key_enqueued_cancelled_jobs_too(engine: En
     assert sorted((row.org, row.key_id or "", row.enqueued) for row in rows) == [("acme", "", 1), ("acme", "key_1", 2)]
     assert sum(row.enqueued for row in await engine.keys.usage(yesterday, today, caller=SYSTEM)) == 4
     assert await engine.keys.jobs_this_month("acme") == 3
+    await engine.keys.set_tenant_limits(TenantLimits("acme", 4), caller=OPERATOR)
+    await engine.keys.check_quota(1, caller=key)
+    await engine.keys.check_quota(100, caller=other)
+    with pytest.raises(RateLimited) as beyond:
+        await engine.keys.check_quota(2, caller=key)
+    assert 0 < beyond.value.retry_after_seconds <= 31 * 24 * 3600
     with pytest.raises(InvalidInput):
         await engine.keys.usage(today, yesterday, caller=key)
     with pytest.raises(InvalidInput):

@@ -355,10 +355,12 @@ async def test_worker_that_comes_back_while_its_jobs_are_taken_keeps_what_it_cla
     await leases.finish(store, "w", WorkerState.LOST)
     find_one = type(store.workers).find_one
     new: list[Situation] = []
+    coming: list[bool] = []
 
     async def comes_back(collection: Any, *args: Any, **kwargs: Any) -> Any:
         found = await find_one(collection, *args, **kwargs)
-        if collection == store.workers and not new:
+        if collection == store.workers and not coming:
+            coming.append(True)
             other = _another(engine)
             await other.workers.register(WorkerInfo(id="w", queues=["q"]))
             new.append(await _held_by(other, "w"))

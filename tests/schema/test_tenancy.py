@@ -208,7 +208,7 @@ async def test_no_query_shows_anything_of_another_tenant(
         if leak := leaks(answer, variables, theirs):
             found.append((query[:60], variables, leak))
     assert found == []
-    assert count >= 1_000
+    assert count >= 700
     operator = Graph(open_schema, graph.context)
     seen = await operator.raw(*next(iter([("{ jobs { nodes { name } } }",)])))
     assert SECRET in str(seen.data), "the probes would see what is there"
@@ -264,7 +264,7 @@ async def test_no_mutation_changes_anything_of_another_tenant(
             found.append((query[:80], variables))
     assert found == []
     assert possessions() == before
-    assert count >= 800
+    assert count >= 900
 
 
 KEPT = ("jobs", "queues", "dead_letters", "crons", "bulk_operations", "workers")
@@ -304,4 +304,4 @@ async def test_no_subscription_tells_of_another_tenant(
             task.cancel()
         await asyncio.gather(*listening, return_exceptions=True)
     assert found == []
-    assert len(listening) > 50
+    assert len(listening) >= 200
