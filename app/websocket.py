@@ -95,10 +95,8 @@ class Admission:
     view: Any
     websocket: Any
     context: Any
+    operations_running: Any
     _closer: asyncio.Task[None] | None = None
-
-    def operations_running(self) -> int:
-        raise NotImplementedError
 
     async def admitted(self, payload: Mapping[str, Any]) -> bool:
         """Admits the caller once and binds the connection to its key; where it is refused, closes the connection."""

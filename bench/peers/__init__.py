@@ -151,6 +151,6 @@ class Peers:
         socket = self._scratch / "redis.sock"
         options = ("--port", "0", "--unixsocket", str(socket), "--save", "", "--appendonly", "no")
         async with process(_program("redis-server"), *options, folder=self._scratch) as running:
-            while "Ready to accept connections" not in await running.line():
+            while "ready to accept connections" not in (await running.line()).lower():
                 pass
             yield str(socket)

@@ -230,6 +230,8 @@ def _received(stream: Any) -> deque[Document]:
 async def _within(awaitable: Any, seconds: float) -> Any:
     """The result, or StoreUnavailable when it takes longer; what is overdue is abandoned, not waited for."""
     task = asyncio.ensure_future(awaitable)
+    # A read that is given up ends with an error, as its cursor is killed: that is nothing to report.
+    task.add_done_callback(lambda done: done.cancelled() or done.exception())
     try:
         # Not `wait_for`: in Python 3.11 it swallows a cancellation that comes together with the result.
         done, _ = await asyncio.wait({task}, timeout=seconds)
@@ -239,7 +241,6 @@ async def _within(awaitable: Any, seconds: float) -> Any:
     if done:
         return task.result()
     task.cancel()
-    task.add_done_callback(lambda done: done.cancelled() or done.exception())
     raise StoreUnavailable("The change stream went silent.")
 
 

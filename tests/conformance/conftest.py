@@ -8,6 +8,7 @@ from typing import Any
 import pymongo.monitoring
 import pytest
 from pymongo import MongoClient
+from pymongo.write_concern import WriteConcern
 
 from switchtower.engine import Engine, Retention
 from switchtower.payloads import PAYLOAD_LIMIT
@@ -42,8 +43,11 @@ def store(stores: dict[str, Store], driver: str, mongo: MongoClient[dict[str, An
     """The collections, empty."""
     found = stores[driver]
     database = mongo[found.database.name]
-    for name in database.list_collection_names():
-        database[name].delete_many({})
+    filled = [name for name in database.list_collection_names() if database[name].estimated_document_count()]
+    for number, name in enumerate(filled):
+        # The last one waits for a majority, and with it all that came before.
+        concern = WriteConcern("majority") if number == len(filled) - 1 else WriteConcern(1)
+        database[name].with_options(write_concern=concern).delete_many({})
     return found
 
 

@@ -78,7 +78,7 @@ async def lonely(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Repl
 async def test_every_call_says_that_the_database_is_gone_and_goes_on_when_it_is_back(
     lonely: ReplicaSet, driver: str
 ) -> None:
-    url = f"{lonely.url}&timeoutMS=2000"
+    url = f"{lonely.url}&timeoutMS=1000"
     engine = await Engine.connect(url, database=f"gone_{driver}", driver=driver)
     await engine.prepare()
     s = await job_in(engine, "active")

@@ -16,7 +16,7 @@ from switchtower.store import jobs as job_commands
 from switchtower.store import outbox
 from switchtower.store.collections import Store
 from switchtower.workers import OutcomeKind
-from tests.conformance.situations import CALLER, ERROR, HOUR_MS, Situation, enqueue, fresh, job_in, quiet
+from tests.conformance.situations import CALLER, ERROR, HOUR_MS, Situation, enqueue, fresh, job_in, one_driver, quiet
 
 LONG_AGO = datetime(2020, 1, 1, tzinfo=UTC)
 
@@ -97,6 +97,7 @@ async def test_dependency_that_ended_before_the_enqueue_counts_at_once(engine: E
     assert (await dependent.job()).state == ("waiting" if how == "completed" else "failed")
 
 
+@one_driver
 @pytest.mark.parametrize("how", ENDS)
 async def test_dependency_that_ends_in_the_middle_of_the_enqueue_is_not_missed(
     engine: Engine, how: str, monkeypatch: pytest.MonkeyPatch
@@ -114,6 +115,7 @@ async def test_dependency_that_ends_in_the_middle_of_the_enqueue_is_not_missed(
     assert (await dependent.job()).state == ("waiting" if how == "completed" else "failed")
 
 
+@one_driver
 @pytest.mark.parametrize("how", ENDS)
 async def test_enqueue_races_with_the_end_of_its_dependency(engine: Engine, how: str) -> None:
     for _ in range(10):
@@ -149,6 +151,7 @@ async def test_dependency_by_the_callers_own_id_counts_once(engine: Engine) -> N
     assert (await dependent.job()).pending == [first.id]
 
 
+@one_driver
 @pytest.mark.parametrize("state", ["scheduled", "waiting", "retrying"])
 async def test_parent_waits_for_its_child(engine: Engine, state: str) -> None:
     parent = await job_in(engine, state)

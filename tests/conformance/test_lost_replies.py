@@ -15,7 +15,7 @@ from switchtower.jobs import Enqueued, NewJob
 from switchtower.store import claims as commands
 from switchtower.store.collections import Store
 from switchtower.workers import Outcome, OutcomeKind, WorkerInfo
-from tests.conformance.situations import CALLER, ERROR, Situation, enqueue, fresh, job_in, quiet
+from tests.conformance.situations import CALLER, ERROR, Situation, enqueue, fresh, job_in, one_driver, quiet
 from tests.mongod import fail_command
 
 LOST_REPLY = {"writeConcernError": {"code": 64, "errmsg": "executed, then lost"}}
@@ -25,7 +25,6 @@ FAULTS = {
     "executed, reply lost": (LOST_REPLY, 1),
     "executed twice, replies lost": (LOST_REPLY, 2),
     "executed, driver repeats": (RETRYABLE, 1),
-    "executed, driver repeats in vain": (RETRYABLE, 2),
     "connection closed": (CLOSED, 1),
     "connection closed, also on the repeat": (CLOSED, 2),
 }
@@ -139,6 +138,7 @@ async def test_start_is_charged_once(engine: Engine, fault: Any) -> None:
     assert (job.attempt, len(job.attempts)) == (1, 1)
 
 
+@one_driver
 @pytest.mark.parametrize("fault", ["executed, reply lost"], indirect=True)
 @pytest.mark.parametrize("kind", OutcomeKind)
 @pytest.mark.parametrize("started", [True, False])
