@@ -103,9 +103,15 @@ class Gate:
             return False
         now = time.monotonic()
         if now > self._unguarded_until:
-            if not await self.engine.keys.none_exists():
-                self._guarded = True
-                return False
+            try:
+                if not await self.engine.keys.none_exists():
+                    self._guarded = True
+                    return False
+            except StoreUnavailable:
+                # Nobody can create a key, nor reach anything that one would guard, while the database is away.
+                if not self._unguarded_until:
+                    raise
+                return True
             self._unguarded_until = now + REMEMBERED_SECONDS
         return True
 
