@@ -184,7 +184,7 @@ class Claims:
         )
         if won == 0:
             return []
-        rows = won if isinstance(won, list) else await self._read_back(token, worker_id)
+        rows = won if isinstance(won, list) else await self._read_back(token, worker_id, acknowledged=True)
         place = {id: position for position, id in enumerate(head.ids)}
         return sorted(rows, key=lambda row: place[row["_id"]])
 
@@ -215,11 +215,11 @@ class Claims:
                 return await self._allowed(jobs, await self._read_controls(queue, self._queues[queue, None]))
         return []
 
-    async def _read_back(self, token: str, worker_id: str) -> list[Document]:
+    async def _read_back(self, token: str, worker_id: str, *, acknowledged: bool = False) -> list[Document]:
         deadline = time.monotonic() + READ_BACK_SECONDS
         while True:
             try:
-                return await commands.read_back(self._store, token, worker_id)
+                return await commands.read_back(self._store, token, worker_id, acknowledged=acknowledged)
             except Exception as error:
                 if not unavailable(error) or time.monotonic() > deadline:
                     raise

@@ -98,12 +98,14 @@ async def claim_batch(store: Store, ids: Sequence[str], *, token: str, worker_id
     return int(result.modified_count)
 
 
-async def read_back(store: Store, token: str, worker_id: str) -> list[Document]:
+async def read_back(store: Store, token: str, worker_id: str, *, acknowledged: bool = False) -> list[Document]:
     """What a claim token holds now; after a lost answer this, not a second claim, tells what was won.
 
-    Linearizable: a claim whose answer was lost may not be on a majority yet, and a majority read would miss it.
+    Linearizable: a claim whose answer was lost may not be on a majority yet, and a majority read would miss it. Such a
+    read waits for the journal, up to 100 ms; a claim that was `acknowledged` is on a majority and is read at once.
     """
-    jobs = store.jobs.with_options(read_concern=ReadConcern("linearizable"))
+    concern = ReadConcern("majority" if acknowledged else "linearizable")
+    jobs = store.jobs.with_options(read_concern=concern)
     match = {"state": "active", "worker_id": worker_id, "token": token}
     found: list[Document] = await jobs.find(match, CLAIM_FIELDS, batch_size=1_000).to_list(None)
     return found

@@ -53,7 +53,14 @@ class FakeJobs:
     retry = cancel
 
 
+class FakeAudit:
+    """Takes every refusal and keeps none."""
+
+    async def refused(self, *args: object, **options: object) -> None:
+        pass
+
+
 def context(jobs: list[Job] | None = None, error: Exception | None = None) -> Context:
     """A context over a fake engine."""
-    engine: Any = SimpleNamespace(jobs=FakeJobs(jobs or [], error))
+    engine: Any = SimpleNamespace(jobs=FakeJobs(jobs or [], error), audit=FakeAudit())
     return Context(engine=engine, caller=Caller("tester"))
