@@ -17,6 +17,7 @@ from collections.abc import AsyncIterator, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
+from bson.timestamp import Timestamp
 from pymongo.errors import OperationFailure, PyMongoError
 
 from switchtower.errors import StoreUnavailable
@@ -24,7 +25,7 @@ from switchtower.events import Event, HistoryLost, Topic
 from switchtower.store.collections import WATCHED, Store
 from switchtower.store.driver import unavailable
 
-__all__ = ["event_from", "is_cursor", "read", "wakes"]
+__all__ = ["event_from", "is_cursor", "moment_of", "read", "wakes"]
 
 Document = dict[str, Any]
 
@@ -84,9 +85,10 @@ use."""
 
 _UNAUTHORIZED = 13
 
-_TOKEN = re.compile(r"82([0-9A-F]{8})[0-9A-F]{10,502}")
+_TOKEN = re.compile(r"82([0-9A-F]{8})[0-9A-F]{18,502}")
 """A timestamp in the server's key format, seconds first, and what tells events of one moment apart."""
 _AHEAD = timedelta(hours=1)
+_TYPE_ZERO = "29"
 
 
 def is_cursor(cursor: str, *, now: datetime) -> bool:
@@ -94,6 +96,14 @@ def is_cursor(cursor: str, *, now: datetime) -> bool:
     version, _, token = cursor.partition(".")
     form = _TOKEN.fullmatch(token)
     return version == CURSOR_VERSION and form is not None and int(form[1], 16) < (now + _AHEAD).timestamp()
+
+
+def moment_of(cursor: str) -> Timestamp:
+    """The last cluster time that is behind a reader who stands at this cursor."""
+    token = cursor.partition(".")[2]
+    seconds, increment = int(token[2:10], 16), int(token[10:18], 16)
+    # The token of no event ("high water mark", type 0) stands before the time that it names, which may be yet to come.
+    return Timestamp(seconds, increment - 1 if token[22:24] == _TYPE_ZERO and increment else increment)
 
 
 def _cursor(token: Document) -> str:

@@ -17,6 +17,7 @@ from switchtower.events import Event, Topic
 from switchtower.ids import API_KEY
 from switchtower.metrics import Granularity, MetricBucket, Snapshot, bucket_of
 from switchtower.states import JobState
+from switchtower.store.changes import moment_of
 from switchtower.store.collections import Store
 from switchtower.store.driver import time_limit
 
@@ -192,8 +193,10 @@ def _row(
 async def recount(store: Store, *, reached: str) -> int:
     """Counts all jobs afresh in one snapshot and replaces the counters. Returns: the snapshot's cluster time.
 
-    Events up to that time are in the count already; `reached` is a cursor at or before it.
+    Events up to that time are in the count already. The snapshot is that of the cursor `reached` (of now, without one):
+    left to itself the server takes the last one that a majority has, which may lie before it.
     """
+    at_cursor = {"atClusterTime": moment_of(reached)} if reached else {}
     count = {
         "aggregate": store.jobs.name,
         "pipeline": [
@@ -201,7 +204,7 @@ async def recount(store: Store, *, reached: str) -> int:
             {"$group": {"_id": {"queue": "$queue", "org": "$org", "state": "$state"}, "n": {"$sum": 1}}},
         ],
         "cursor": {"batchSize": 100_000},
-        "readConcern": {"level": "snapshot"},
+        "readConcern": {"level": "snapshot", **at_cursor},
         "allowDiskUse": True,
     }
     with time_limit(RECOUNT_MS):
