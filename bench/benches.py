@@ -83,7 +83,7 @@ async def worker(run: Run) -> list[Figure]:
         for name in ("c=10", "c=50")
     ]
     for peer, first, later in ((AGENDA, 10, 15), (ASYNCMQ, 100, None), (BULLMQ, 0.7, 1.2)):
-        name = f"worker, c=10 ÷ {peer}" + (" (1,000 queued)" if peer == ASYNCMQ else "")
+        name = f"worker, c=10 ÷ {peer}" + (f" ({counts[peer]:,} queued)" if peer == ASYNCMQ else "")
         if missing.get(peer):
             figures.append(Figure(name=name, at_least=first, later=later, missing=missing[peer], **options))
             continue

@@ -24,6 +24,7 @@ FIGURES = {
     "stream": {"change-stream hub ÷ bare watcher (pymongo)", "worker on pymongo ÷ on motor"},
     "memory": {"worker at rest (MiB)", "server at rest (MiB)"},
     "flat": {"claim in batches of 200, 10× queue depth ÷ 1×"},
+    "fan_in": {"cost of a child, 200 children ÷ 20"},
 }
 
 
