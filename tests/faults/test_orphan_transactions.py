@@ -57,7 +57,8 @@ BODIES = {
     from switchtower.events import Event, Topic
     from switchtower.clock import from_ms
     seen, _ = await engine.upkeep.fold_position()
-    events = [Event(seen, Topic.JOB, "enqueue", "x", from_ms(1), queue="default", name="work", to_state="waiting")]
+    made = {"queue": "default", "name": "work", "to_state": "waiting", "clock": 1}
+    events = [Event(seen, Topic.JOB, "enqueue", "x", from_ms(1), **made)]
     await engine.upkeep.fold(events, reached=seen + "0", seen=seen)
 """,
     "flow": """
