@@ -58,7 +58,8 @@ async def test_why_a_list_of_jobs_does_not_run_reads_what_they_share_once(
     with commands.counted() as names:
         page = await graph(query)
     assert len(page["nodes"]) == 24 and all(node["whyNotRunning"] for node in page["nodes"])
-    assert len(names) <= 4, names
+    # The jobs, the controls, the workers, which of them wait for an event, and who goes first: whatever their number.
+    assert len(names) <= 5, names
     for _ in range(25):
         await graph.enqueue("send", queue="busy")
     page = await graph("""{ jobs(filter: {queues: ["busy"]}, orderBy: CREATED_ASC) { nodes {
