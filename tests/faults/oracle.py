@@ -61,11 +61,15 @@ async def drained(engine: Engine, *, timeout_seconds: float, blocked: bool = Fal
     """Waits until no job is open and every declared effect was carried out."""
     open_states = ["scheduled", "waiting", "active", "retrying", *(["blocked"] if not blocked else [])]
 
-    async def nothing_left() -> bool:
-        jobs = engine._store.jobs
-        return not await jobs.count_documents({"$or": [{"state": {"$in": open_states}}, {"outbox": {"$exists": True}}]})
+    left = {"$or": [{"state": {"$in": open_states}}, {"outbox": {"$exists": True}}]}
 
-    await until(nothing_left, timeout_seconds=timeout_seconds)
+    async def nothing_left() -> bool:
+        return not await engine._store.jobs.count_documents(left)
+
+    try:
+        await until(nothing_left, timeout_seconds=timeout_seconds)
+    except AssertionError as error:
+        raise AssertionError(f"not drained: {await engine._store.jobs.find(left, limit=3).to_list(None)}") from error
 
 
 def verify(
