@@ -103,7 +103,7 @@ def thumbnail(ctx: JobContext, path: str, size: int = 128) -> dict[str, Any]:
     return {"path": path, "thumbnail": str(target), "bytes": target.stat().st_size}
 
 
-@app.task(queue="files", max_attempts=6, backoff=Backoff(BackoffKind.EXPONENTIAL, base_ms=500, cap_ms=8_000))
+@app.task(queue="files", max_attempts=20, backoff=Backoff(BackoffKind.EXPONENTIAL, base_ms=500, cap_ms=8_000))
 async def flaky(ctx: JobContext, service: str) -> dict[str, Any]:
     """Calls a service that is down half of the time: watch it retry."""
     if random.random() < 0.5:
