@@ -31,6 +31,10 @@ class DatabaseClock:
             self._error = error
             self._observed_at = received
 
+    def forget(self) -> None:
+        """The next observation counts whatever its round trip: it is another primary's clock."""
+        self._error = float("inf")
+
     def now(self) -> datetime:
         """The database's time now, UTC, at millisecond resolution as MongoDB stores it."""
         return from_ms(self.now_ms())

@@ -30,6 +30,7 @@ from switchtower.mongod import find_mongod, reason_for_exit
 
 try:
     import fcntl
+    import resource
 except ImportError as error:
     raise ConfigurationError(
         "The embedded database needs Unix sockets and file locks, which Windows does not have. "
@@ -42,7 +43,9 @@ REPLICA_SET = "switchtower"
 SOCKET_NAME = "mongodb-27017.sock"
 
 # The oplog window is what a resuming change stream needs. Compression is off because 6.0.5 predates the fix of
-# CVE-2025-14847. A signalled shutdown need not wait for other members to take over: there are none.
+# CVE-2025-14847. A signalled shutdown need not wait for other members to take over: there are none. A process that was
+# killed while it created a flow holds the flow's idempotency key until its transaction is ended, which takes a minute
+# where nothing else is set.
 MONGOD_OPTIONS = (
     "--nounixsocket",
     "--quiet",
@@ -52,7 +55,10 @@ MONGOD_OPTIONS = (
     "--oplogMinRetentionHours=1",
     "--setParameter=diagnosticDataCollectionEnabled=false",
     "--setParameter=shutdownTimeoutMillisForSignaledShutdown=0",
+    "--setParameter=transactionLifetimeLimitSeconds=15",
 )
+
+MOST_FILES = 64_000
 
 _abandoned: list[subprocess.Popen[bytes]] = []
 
@@ -314,7 +320,7 @@ def _launch(home: _Home, path: Path, extra_args: Sequence[str]) -> subprocess.Po
         home.log.replace(home.log.with_suffix(".previous.log"))
     # A session of its own: Ctrl-C in the terminal reaches the workers, which need the database to drain.
     command = [str(mongod), f"--replSet={REPLICA_SET}", f"--dbpath={home.data}", f"--bind_ip={path}", *MONGOD_OPTIONS]
-    with home.log.open("wb") as log, home.running() as lock:
+    with home.log.open("wb") as log, home.running() as lock, _many_files():
         return subprocess.Popen(
             [*command, *extra_args],
             stdin=subprocess.DEVNULL,
@@ -324,6 +330,19 @@ def _launch(home: _Home, path: Path, extra_args: Sequence[str]) -> subprocess.Po
             start_new_session=True,
             pass_fds=[lock],
         )
+
+
+@contextmanager
+def _many_files() -> Iterator[None]:
+    """Lets a child open many files: it needs one for every index and connection, and ends when it may open no more."""
+    before, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = MOST_FILES if most == resource.RLIM_INFINITY else min(MOST_FILES, most)
+    if before != resource.RLIM_INFINITY and before < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, most))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (before, most))
 
 
 def _make_writable(

@@ -38,9 +38,11 @@ class Topic(StrEnum):
     KEY = "key"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Event:
-    """One event. `cursor` resumes behind it and orders like time does; `clock` is its cluster time as one integer.
+    """One event, shared by all who read it: not to be changed.
+
+    `cursor` resumes behind it and orders like time does; `clock` is its cluster time as one integer.
 
     For jobs, `type` is the transition's name (`switchtower.states`); `progress` has its value in `data["progress"]`,
     `log` its lines in `data["lines"]`. `from_state` and `to_state` differ only when the state changed; `to_state` is
@@ -87,6 +89,7 @@ Source = Callable[[str | None], AsyncIterator[tuple[list[Event], str]]]
 """Batches of events behind a cursor (None: from now on), each with the cursor to go on from; some are empty."""
 
 RING_EVENTS = 20_000
+RING_BYTES = 32 * 1024 * 1024
 BUFFER_EVENTS = 1_000
 BUFFER_BYTES = 1024 * 1024
 CATCH_UPS = 8
@@ -128,7 +131,12 @@ class Subscription:
     async def __aenter__(self) -> AsyncIterator[Event | Gap]:
         self._hub._open.add(self)
         if self._after is None:
-            await self._hub.start()
+            try:
+                await self._hub.start()
+            except BaseException:
+                # Left while the stream was being opened: nobody will call `__aexit__`.
+                self.close()
+                raise
             self._hub._live.add(self)
             self.cursor = self._hub.cursor
         return self._iterate()
@@ -204,6 +212,7 @@ class EventHub:
         self._is_cursor = is_cursor
         self._ring: deque[Event] = deque()
         self._ring_events = ring_events
+        self._ring_bytes = 0
         self._floor = ""
         self._open: set[Subscription] = set()
         self._live: set[Subscription] = set()
@@ -291,10 +300,13 @@ class EventHub:
             self._floor = batch[0].cursor if batch else cursor
         for event in batch:
             self._ring.append(event)
+            self._ring_bytes += _weight(event)
             for subscription in self._live:
                 subscription._offer(event)
-        while len(self._ring) > self._ring_events:
-            self._floor = self._ring.popleft().cursor
+        while len(self._ring) > self._ring_events or self._ring_bytes > RING_BYTES:
+            oldest = self._ring.popleft()
+            self._ring_bytes -= _weight(oldest)
+            self._floor = oldest.cursor
         self.cursor = cursor
         self.lag_seconds = (
             max(0.0, (datetime.now(UTC) - batch[-1].at.astimezone(UTC)).total_seconds()) if batch else 0.0
@@ -304,6 +316,7 @@ class EventHub:
         """Forgets what was; the next stream begins now, and its first cursor is where the gap ends."""
         self.resyncs += 1
         self._ring.clear()
+        self._ring_bytes = 0
         self._floor = self.cursor = ""
         self._lost = reason
         self._opened.clear()

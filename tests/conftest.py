@@ -28,6 +28,10 @@ from switchtower.store.driver import Database, connect
 from tests.mongod import TEST_COMMANDS, ReplicaSet
 
 TEMPORARY = "switchtower-tests-"
+# Each test's database is some seventy files, which a mongod keeps open for five minutes after they were dropped: a fast
+# run met the limit of 20,000, and the mongod died of it.
+FORGETFUL = ("--setParameter=minSnapshotHistoryWindowInSeconds=30", "--syncdelay=20")
+MONGOD = pytest.StashKey[EmbeddedMongo]()
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -52,6 +56,16 @@ def pytest_sessionstart(session: pytest.Session) -> None:
                 shutil.rmtree(directory, ignore_errors=True)
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_teardown(item: pytest.Item) -> None:
+    server = item.config.stash.get(MONGOD, None)
+    if server is not None and not psutil.pid_exists(server.pid):
+        # Every test after this one would wait half a minute and fail for no reason of its own.
+        said = server.log_path.read_text(errors="replace").splitlines()
+        fatal = [line[:1_000] for line in said if '"s":"F"' in line]
+        pytest.exit("\n".join(["The session's mongod ended:", *fatal[:20], *said[-5:]]), returncode=3)
+
+
 @pytest.fixture(scope="session")
 def scale() -> str:
     """`full` under make nightly, else `ci`: which of a fault test's two counts to use."""
@@ -59,12 +73,14 @@ def scale() -> str:
 
 
 @pytest.fixture(scope="session")
-def mongod() -> Iterator[EmbeddedMongo]:
+def mongod(pytestconfig: pytest.Config) -> Iterator[EmbeddedMongo]:
     """The session's mongod; each process of a parallel run has its own, since fail points are server-wide."""
     directory = Path(tempfile.mkdtemp(prefix=TEMPORARY))
     try:
-        with embedded.start(directory, extra_args=[TEST_COMMANDS]) as server:
+        with embedded.start(directory, extra_args=[TEST_COMMANDS, *FORGETFUL]) as server:
+            pytestconfig.stash[MONGOD] = server
             yield server
+            del pytestconfig.stash[MONGOD]
     finally:
         shutil.rmtree(directory, ignore_errors=True)
 

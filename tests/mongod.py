@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import socket
 import subprocess
@@ -52,11 +53,12 @@ def fail_command(
 class Member:
     """One mongod of a `ReplicaSet`."""
 
-    def __init__(self, directory: Path, port: int, arguments: Sequence[str]) -> None:
+    def __init__(self, directory: Path, port: int, arguments: Sequence[str], *, ahead_seconds: int = 0) -> None:
         self.port = port
         self.address = f"127.0.0.1:{port}"
         self._directory = directory
         self._arguments = arguments
+        self._environment = dict(os.environ) | (_clock_ahead(ahead_seconds) if ahead_seconds else {})
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -82,6 +84,7 @@ class Member:
                     TEST_COMMANDS,
                     *self._arguments,
                 ],
+                env=self._environment,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
@@ -133,6 +136,12 @@ class Member:
             except PyMongoError:
                 return {}
 
+    def command(self, name: str, value: Any = 1, **options: Any) -> dict[str, Any]:
+        """Runs an admin command on this very member."""
+        client: MongoClient[dict[str, Any]] = MongoClient(self.address, directConnection=True)
+        with client:
+            return dict(client.admin.command(name, value, **options))
+
     def log(self) -> str:
         return (self._directory / "log").read_text(errors="replace")
 
@@ -146,7 +155,10 @@ class Member:
 
 
 class ReplicaSet:
-    """Mongods on loopback ports that form one set; elections take two seconds. Use it as a context manager."""
+    """Mongods on loopback ports that form one set; elections take two seconds. Use it as a context manager.
+
+    The clock of the last member may be ahead; the first is the first primary.
+    """
 
     def __init__(
         self,
@@ -157,9 +169,14 @@ class ReplicaSet:
         heartbeat_ms: int = 500,
         oplog_mib: int = 64,
         extra_args: Sequence[str] = (),
+        last_ahead_seconds: int = 0,
     ) -> None:
         arguments = ("--replSet=faults", f"--oplogSize={oplog_mib}", *extra_args)
-        self.members = [Member(directory / str(port), port, arguments) for port in _free_ports(size)]
+        ahead = [0] * (size - 1) + [last_ahead_seconds]
+        self.members = [
+            Member(directory / str(port), port, arguments, ahead_seconds=seconds)
+            for port, seconds in zip(_free_ports(size), ahead, strict=True)
+        ]
         self._settings = {"electionTimeoutMillis": election_timeout_ms, "heartbeatIntervalMillis": heartbeat_ms}
 
     @property
@@ -192,7 +209,7 @@ class ReplicaSet:
             if member.running:
                 member.kill()
 
-    def primary(self, timeout_seconds: float = 30) -> Member:
+    def primary(self, timeout_seconds: float = 60) -> Member:
         """The member that accepts writes now; waits for an election where there is none."""
         deadline = time.monotonic() + timeout_seconds
         while time.monotonic() < deadline:
@@ -220,9 +237,7 @@ class ReplicaSet:
 
     def step_down(self, seconds: int = 10) -> None:
         """Make the primary give way to another member, and stand aside for `seconds`."""
-        client: MongoClient[dict[str, Any]] = MongoClient(self.primary().address, directConnection=True)
-        with client:
-            client.admin.command("replSetStepDown", seconds, secondaryCatchUpPeriodSecs=5)
+        self.primary().command("replSetStepDown", seconds, secondaryCatchUpPeriodSecs=5)
 
     def __enter__(self) -> Self:
         return self.start()
@@ -231,6 +246,14 @@ class ReplicaSet:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.stop()
+
+
+def _clock_ahead(seconds: int) -> dict[str, str]:
+    """The environment of a process whose wall clock is ahead; its monotonic clock is everyone's."""
+    import libfaketime
+
+    library = Path(libfaketime.__file__).parent / "vendor/libfaketime/src/libfaketime.so.1"
+    return {"LD_PRELOAD": str(library), "FAKETIME": f"+{seconds}s", "DONT_FAKE_MONOTONIC": "1"}
 
 
 def _free_ports(count: int) -> list[int]:

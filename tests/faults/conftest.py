@@ -60,7 +60,7 @@ async def maintained(engine: Engine) -> AsyncIterator[None]:
         yield
     finally:
         stop.set()
-        await asyncio.wait_for(task, 10)
+        await asyncio.wait_for(task, 60)
 
 
 def struck(view: Database[dict[str, Any]]) -> int:

@@ -1,4 +1,4 @@
-"""The process that `tests.faults.processes.Nursery` talks to: one order a line, one forked worker an order."""
+"""The process that `tests.faults.processes` talks to: one order a line, one forked worker or server an order."""
 
 from __future__ import annotations
 
@@ -6,26 +6,33 @@ import json
 import os
 import signal
 import sys
+from collections.abc import Callable
+from importlib import import_module
 from typing import Any
 
-from switchtower import failpoints, runner, worker
-from switchtower.engine import heartbeat
+from switchtower import failpoints
 
-IMPORTED_ONCE = (worker, heartbeat)
+PROGRAMS = {
+    "worker": ("switchtower.runner", "switchtower.worker", "switchtower.engine.heartbeat"),
+    "server": ("app.__main__",),
+}
+"""What is imported once for all forks; the first has the `main` that each of them runs."""
 
 
-def serve() -> None:
+def serve(program: str) -> None:
+    program_itself, *_ = [import_module(name) for name in PROGRAMS[program]]
+    main = program_itself.main
     # Nobody waits for the forks: the kernel takes them away.
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     for line in sys.stdin:
         order = json.loads(line)
         pid = os.fork()
         if pid == 0:
-            become_worker(order)
+            become(main, order)
         print(pid, flush=True)
 
 
-def become_worker(order: dict[str, Any]) -> None:
+def become(main: Callable[[list[str]], int], order: dict[str, Any]) -> None:
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     os.setsid()
     log = os.open(order["log"], os.O_WRONLY | os.O_APPEND | os.O_CREAT)
@@ -35,7 +42,7 @@ def become_worker(order: dict[str, Any]) -> None:
     failpoints._CHOSEN = order["die_at"]
     code = 1
     try:
-        code = runner.main(order["arguments"])
+        code = main(order["arguments"])
     finally:
         sys.stdout.flush()
         sys.stderr.flush()
@@ -43,4 +50,4 @@ def become_worker(order: dict[str, Any]) -> None:
 
 
 if __name__ == "__main__":
-    serve()
+    serve(sys.argv[1])

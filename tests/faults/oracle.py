@@ -45,7 +45,9 @@ class Ledger:
     notes: list[Note] = field(default_factory=list)
 
     def read(self) -> Ledger:
-        lines = self.path.read_text().splitlines() if self.path.exists() else []
+        text = self.path.read_text() if self.path.exists() else ""
+        # What stands behind the last line's end is still being written.
+        lines = text.rpartition("\n")[0].splitlines()
         self.notes = [Note(*json.loads(line)) for line in lines]
         return self
 
@@ -131,7 +133,7 @@ def _effects(jobs: Mapping[str, dict[str, Any]], ledger: Ledger) -> None:
 
 
 async def counters_equal_a_count(
-    engine: Engine, view: Database[dict[str, Any]], *, timeout_seconds: float = 20
+    engine: Engine, view: Database[dict[str, Any]], *, timeout_seconds: float = 60
 ) -> None:
     """The folded counters, per queue and state, come to equal a fresh count, and none is ever negative."""
 

@@ -1,9 +1,12 @@
 """The handlers of the fault tests' workers: each writes what it does into a ledger outside the database."""
 
 import asyncio
+import ctypes
 import json
 import os
+import signal
 import time
+from collections.abc import Callable
 
 from switchtower import App, JobContext
 
@@ -24,6 +27,16 @@ async def work(ctx: JobContext, seconds: float = 0) -> dict[str, int]:
     await asyncio.sleep(seconds)
     note(ctx, "effect")
     return {"attempt": ctx.attempt}
+
+
+@app.task(batch_size=20, batch_wait_seconds=0.2)
+async def work_together(jobs: list[JobContext]) -> list[int]:
+    for ctx in jobs:
+        note(ctx, "begin")
+    await asyncio.sleep(max(ctx.payload["seconds"] for ctx in jobs))
+    for ctx in jobs:
+        note(ctx, "effect")
+    return [len(jobs)] * len(jobs)
 
 
 @app.task
@@ -55,3 +68,20 @@ async def late_calls(ctx: JobContext) -> None:
             note(ctx, f"{name} {type(error).__name__}")
         else:
             note(ctx, f"{name} accepted")
+
+
+DEATHS: dict[str, Callable[[], object]] = {
+    "exit": lambda: os._exit(1),
+    "segmentation fault": lambda: ctypes.string_at(0),
+    # As the kernel does to whoever takes too much memory.
+    "kill": lambda: os.kill(os.getpid(), signal.SIGKILL),
+    "blocked loop": lambda: time.sleep(3_600),
+}
+
+
+@app.task
+async def poison(ctx: JobContext, way: str, after_seconds: float = 0) -> None:
+    """Takes its process with it."""
+    note(ctx, "begin")
+    await asyncio.sleep(after_seconds)
+    DEATHS[way]()

@@ -38,7 +38,7 @@ async def _killed(url: str, database: str) -> None:
     }
     process = await asyncio.create_subprocess_exec(sys.executable, "-c", KEEPER, cwd=ROOT, env=environment)
     try:
-        assert await asyncio.wait_for(process.wait(), 30) == 137
+        assert await asyncio.wait_for(process.wait(), 60) == 137
     finally:
         if process.returncode is None:
             process.kill()
@@ -82,6 +82,6 @@ async def _fold(engine: Engine, *, rows: int) -> None:
         cancelled = sum((await engine.jobs.counts(caller=OLGA)).values())
         return position is not None and counted.value >= rows and cancelled >= rows
 
-    await until(lambda: there(), timeout_seconds=30)
+    await until(lambda: there(), timeout_seconds=60)
     stop.set()
     await running

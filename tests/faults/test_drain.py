@@ -54,7 +54,7 @@ async def enqueue(engine: Engine, count: int, **options: Any) -> list[str]:
 
 
 async def all_begun(ledger: Ledger, count: int) -> None:
-    await until(lambda: len(ledger.read().of("begin")) == count, timeout_seconds=30)
+    await until(lambda: len(ledger.read().of("begin")) == count, timeout_seconds=60)
 
 
 def exit_code(process: subprocess.Popen[bytes]) -> int | None:
@@ -71,10 +71,10 @@ async def test_sigterm_finishes_what_runs_and_gives_back_the_rest(
     flying = await enqueue(engine, IN_FLIGHT, name="work", payload={"seconds": 3}, priority=1)
     stock = await enqueue(engine, 200, name="work", priority=2)
     with start("--concurrency", str(IN_FLIGHT)) as process:
-        await until(lambda: {*flying} <= set(ledger.read().of("begin")), timeout_seconds=30)
+        await until(lambda: {*flying} <= set(ledger.read().of("begin")), timeout_seconds=60)
         process.send_signal(signal.SIGTERM)
         began = len(ledger.read().of("begin"))
-        await until(lambda: exit_code(process) is not None, timeout_seconds=20)
+        await until(lambda: exit_code(process) is not None, timeout_seconds=60)
         assert process.returncode == 0
     ledger.read()
     assert len(ledger.of("begin")) == began, "it began jobs after the signal"
@@ -87,7 +87,7 @@ async def test_sigterm_finishes_what_runs_and_gives_back_the_rest(
     assert [worker["state"] for worker in view["workers"].find()] == ["stopped"]
 
     with start("--concurrency", "10"):
-        await until(lambda: view["jobs"].count_documents({"state": "waiting"}) == 0, timeout_seconds=20)
+        await until(lambda: view["jobs"].count_documents({"state": "waiting"}) == 0, timeout_seconds=60)
         await until(lambda: view["jobs"].count_documents({"state": "active"}) == 0)
     assert all(len(notes) == 1 for notes in ledger.read().of("begin").values()), "a job was executed twice"
     assert verify(view, [*warm, *flying, *stock], ledger=ledger) == {"completed": 2_300}
@@ -108,9 +108,9 @@ async def test_unfinished_jobs_are_released_not_left_to_the_lease(
         if way == "a second SIGTERM":
             await until(lambda: [row["state"] for row in view["workers"].find()] == ["draining"])
             process.send_signal(signal.SIGTERM)
-        await until(lambda: exit_code(process) is not None, timeout_seconds=20)
+        await until(lambda: exit_code(process) is not None, timeout_seconds=60)
         assert process.returncode == 0
-        assert time.monotonic() - told < 15
+        assert time.monotonic() - told < LEASE_SECONDS - 15
     jobs = list(view["jobs"].find())
     assert {job["state"] for job in jobs} == {"waiting"}
     assert {job["attempt"] for job in jobs} == {0}, "an attempt that the operator cut off was charged"
@@ -127,6 +127,7 @@ async def test_sigkill_during_the_drain_is_a_crash_like_any_other(
     await enqueue(engine, 20, name="work", payload={"seconds": 45})
     with start("--concurrency", "20") as process:
         await all_begun(ledger, 20)
+        await until(lambda: view["jobs"].count_documents({"started": True}) == 20)
         process.send_signal(signal.SIGTERM)
         await until(lambda: [row["state"] for row in view["workers"].find()] == ["draining"])
         process.kill()

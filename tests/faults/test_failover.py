@@ -26,6 +26,10 @@ from tests.waiting import until
 AWAY_SECONDS = {"ci": 10.0, "full": 30.0}
 REPEATS = {"ci": 1, "full": 30}
 DATABASE = "failover"
+LEASE_SECONDS = 30.0
+SHORT_SECONDS = 3.0
+# A worker stops by itself five seconds before its lease passes, and its last renewal is up to a third of it old.
+OUTLIVED_SECONDS = LEASE_SECONDS - 5 - LEASE_SECONDS / 3
 
 
 class Load:
@@ -77,7 +81,7 @@ class Observer:
 async def running(load: Load, observer: Observer) -> AsyncIterator[Callable[[], Any]]:
     stop, ready = asyncio.Event(), asyncio.Event()
     watching = asyncio.create_task(observer.run(ready))
-    await asyncio.wait_for(ready.wait(), 20)
+    await asyncio.wait_for(ready.wait(), 60)
     enqueuing = asyncio.create_task(load.run(stop))
 
     async def end() -> None:
@@ -115,6 +119,8 @@ async def all_away(replicas: ReplicaSet, seconds: float) -> None:
 
 
 FAULTS = {"primary killed": (kill_primary, 5.0), "planned step down": (step_down, 3.0), "all away": (all_away, 30.0)}
+# The longest gap that is allowed, in seconds; a machine that does other things at the same time may take its time.
+PATIENCE = {"ci": 4, "full": 1}
 
 
 @pytest.mark.slow
@@ -130,19 +136,19 @@ async def test_failovers_lose_nothing_and_execute_nothing_twice(
         # The lease outlasts every outage: nothing that goes on running may be taken for dead meanwhile.
         workers = [nursery.start(lease_seconds=90, concurrency=10) for _ in range(3)]
         async with maintained(engine), running(load, observer) as end:
-            await until(lambda: all(worker.ready for worker in workers), timeout_seconds=30)
+            await until(lambda: all(worker.ready for worker in workers), timeout_seconds=60)
             gaps: dict[str, float] = {}
             for _ in range(REPEATS[scale]):
                 for name, (fault, _) in FAULTS.items():
                     before = len(load.acknowledged)
-                    await until(lambda before=before: len(load.acknowledged) > before + 50, timeout_seconds=20)
+                    await until(lambda before=before: len(load.acknowledged) > before + 50, timeout_seconds=60)
                     load.gap = 0.0
                     await fault(replica_set, AWAY_SECONDS[scale])
                     before = len(load.acknowledged)
                     await until(lambda before=before: len(load.acknowledged) > before + 50, timeout_seconds=60)
                     gaps[name] = max(gaps.get(name, 0.0), load.gap)
             await end()
-            await drained(engine, timeout_seconds=60)
+            await drained(engine, timeout_seconds=120)
             ledger = Ledger(nursery.ledger).read()
             view = client[DATABASE]
             states = verify(view, load.acknowledged, ledger=ledger)
@@ -153,8 +159,48 @@ async def test_failovers_lose_nothing_and_execute_nothing_twice(
             assert not twice, f"{len(twice)} jobs ran twice although their workers lived"
             for name, (_, limit) in FAULTS.items():
                 extra = AWAY_SECONDS[scale] if name == "all away" else 0
-                assert gaps[name] < limit + extra, gaps
+                assert gaps[name] < limit * PATIENCE[scale] + extra, gaps
             await every_event_was_seen_once(view, observer)
+    await engine.close()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+async def test_jobs_go_on_through_failovers_under_the_lease_of_production(
+    replica_set: ReplicaSet, tmp_path: Path
+) -> None:
+    engine = await Engine.connect(replica_set.url, database=DATABASE, role="server")
+    await engine.prepare()
+    client: MongoClient[dict[str, Any]] = MongoClient(replica_set.url)
+    load, observer = Load(engine), Observer(engine)
+    with client, Nursery(tmp_path, replica_set.url, DATABASE) as nursery:
+        view = client[DATABASE]
+        workers = [nursery.start(lease_seconds=LEASE_SECONDS, concurrency=20) for _ in range(2)]
+        async with maintained(engine), running(load, observer) as end:
+            await until(lambda: all(worker.ready for worker in workers))
+            # Longer than all the outages and the rescuer's grace after the last one.
+            new = NewJob(name="work", payload={"seconds": 40}, priority=-1, max_attempts=20)
+            ids = [(await engine.jobs.enqueue(new, caller=CALLER)).job.id for _ in range(20)]
+            started = {"_id": {"$in": ids}, "started": True}
+            await until(lambda: view["jobs"].count_documents(started) == len(ids))
+            outage = 0.0
+            for fault in (kill_primary, step_down, all_away):
+                load.gap = 0.0
+                await fault(replica_set, SHORT_SECONDS)
+                before = len(load.acknowledged)
+                await until(lambda before=before: len(load.acknowledged) > before + 20)
+                outage = max(outage, load.gap)
+            await end()
+            await drained(engine, timeout_seconds=120)
+            ledger = Ledger(nursery.ledger).read()
+            assert verify(view, [*ids, *load.acknowledged], ledger=ledger) == {
+                "completed": len(ids) + len(load.acknowledged)
+            }
+        if outage < OUTLIVED_SECONDS:
+            twice = {id for id, notes in ledger.of("begin").items() if len(notes) > 1}
+            assert not twice, f"{len(twice)} jobs ran twice in outages of at most {outage:.1f} s"
+            assert all(worker.alive for worker in workers)
+            assert view["workers"].count_documents({"state": "lost"}) == 0
     await engine.close()
 
 

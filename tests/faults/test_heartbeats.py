@@ -33,7 +33,7 @@ async def test_hiccup_of_the_heartbeat_interrupts_nothing(
     job = (await engine.jobs.enqueue(NewJob(name="linger"), caller=CALLER)).job
     worker = nursery.start(lease_seconds=LEASE_SECONDS, grace_seconds=1)
     ledger = Ledger(nursery.ledger)
-    await until(lambda: len(ledger.read().of("begin")) == 1, timeout_seconds=20)
+    await until(lambda: len(ledger.read().of("begin")) == 1, timeout_seconds=60)
     async with maintained(engine):
         for _ in range(3):
             renewed = lease_of(view)
@@ -55,16 +55,16 @@ async def test_worker_whose_heartbeats_fail_past_the_lease_stops_itself_first(
     job = (await engine.jobs.enqueue(NewJob(name="linger"), caller=CALLER)).job
     worker = nursery.start(lease_seconds=LEASE_SECONDS, grace_seconds=1)
     ledger = Ledger(nursery.ledger)
-    await until(lambda: len(ledger.read().of("begin")) == 1, timeout_seconds=20)
+    await until(lambda: len(ledger.read().of("begin")) == 1, timeout_seconds=60)
     async with maintained(engine):
         with fail_command(mongodb_url, ["findAndModify"], **FAILING):
             stopped = "stopped lease_lost"
-            await until(lambda: ledger.read().of(stopped), timeout_seconds=LEASE_SECONDS + 5)
+            await until(lambda: ledger.read().of(stopped), timeout_seconds=60)
             expires_at = view["workers"].find_one({"_id": worker.worker_id})["expires_at"]  # type: ignore[index]
-            await until(lambda: not worker.alive, timeout_seconds=15)
+            await until(lambda: not worker.alive, timeout_seconds=60)
         [note] = ledger.of(stopped)[job.id]
         # Both clocks are this machine's. It stopped while the job was surely its own.
         assert note.at < expires_at.replace(tzinfo=UTC).timestamp()
         free = {"_id": job.id, "state": "waiting", "attempts.outcome": "lost"}
-        await until(lambda: view["jobs"].count_documents(free) == 1, timeout_seconds=LEASE_SECONDS + 5)
+        await until(lambda: view["jobs"].count_documents(free) == 1, timeout_seconds=60)
     assert not [note for note in ledger.read().notes if note.what == "child accepted"]

@@ -69,7 +69,7 @@ async def test_lives_with_lost_replies_come_out_right(
                 await work(engine, view, choose, expected)
             assert struck(view) >= LOST[scale]
         await house.upkeep.relay()
-        await drained(house, timeout_seconds=30)
+        await drained(house, timeout_seconds=120)
         await counters_equal_a_count(house, view)
     assert len(set(ids)) == len(ids) == view["jobs"].count_documents({})
     verify(view, ids)

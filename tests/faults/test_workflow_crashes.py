@@ -243,7 +243,7 @@ async def test_killed_process(mongodb_url: str, database_name: str, tmp_path: Pa
                     await engine.workflows.publish("go", None, caller=SYSTEM, idempotency_key="go")
                 return run.state is RunState.COMPLETED and run.output == ["one", "two"]
 
-            await until(ended, timeout_seconds=30)
+            await until(ended, timeout_seconds=60)
         finally:
             living.terminate()
             await asyncio.to_thread(living.wait, 30)
