@@ -23,6 +23,7 @@ from app.limits import Refused
 from switchtower.access import ApiKey, RateLimit, digest_of
 from switchtower.callers import Caller
 from switchtower.engine import Engine
+from switchtower.engine.keys import Portion
 from switchtower.errors import StoreUnavailable, Unauthorized
 from switchtower.events import Gap, Topic
 
@@ -46,14 +47,15 @@ class Session:
 
 
 class _Allowance:
-    """What is left of the portion of a rate that this server took, until its interval ends; `more` is false when the
-    interval had no further portion."""
+    """What is left of the portion of a rate that this server took, until it must be used; `more` is false when there
+    was no further portion."""
 
-    __slots__ = ("left", "lock", "more", "until")
+    __slots__ = ("left", "lock", "more", "portion", "until")
 
     def __init__(self) -> None:
         self.left = 0
         self.more = True
+        self.portion: Portion | None = None
         self.until = 0.0
         self.lock = asyncio.Lock()
 
@@ -92,7 +94,7 @@ class Gate:
             if await self._is_open():
                 return OPERATOR
             raise _unauthorized(error.message) from None
-        return Caller(key.id, key.org, key.app, "graphql", key.grants, key.id)
+        return Caller(key.id, key.org, key.app, "graphql", key.grants, key.id, key.queue)
 
     def key_of(self, caller: Caller) -> ApiKey | None:
         """The key that a caller was just admitted with."""
@@ -167,8 +169,10 @@ class Gate:
         async with allowance.lock:
             now = time.monotonic()
             if now >= allowance.until or (allowance.left == 0 and allowance.more):
-                portion = await self._engine.keys.take(owner, rate)
-                allowance.left, allowance.more = portion.granted, portion.granted > 0
+                spent = allowance.portion
+                used = 0 if spent is None else spent.granted - allowance.left
+                portion = await self._engine.keys.take(owner, rate, spent=spent, used=used)
+                allowance.portion, allowance.left, allowance.more = portion, portion.granted, portion.granted > 0
                 allowance.until = now + portion.left_ms / 1000
             if allowance.left:
                 allowance.left -= 1

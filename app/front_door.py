@@ -9,12 +9,13 @@ from __future__ import annotations
 import re
 import secrets
 import traceback
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from contextlib import suppress
 from typing import Any, Final
 
 import structlog
 from starlette.datastructures import Headers
+from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.graphql import refusal_response
@@ -58,12 +59,21 @@ class FrontDoor:
 
     `hosts` are the names under which the server may be addressed, without ports; None accepts any. On a loopback
     address the check keeps foreign pages out that have pointed a name of theirs at 127.0.0.1 (DNS rebinding).
+    `refusals` makes the answer to a refused HTTP request where its address speaks something else than GraphQL.
     """
 
-    def __init__(self, app: ASGIApp, *, limits: RequestLimits, hosts: Collection[str] | None = None) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        limits: RequestLimits,
+        hosts: Collection[str] | None = None,
+        refusals: Callable[[Refused, Scope], Response | None] = lambda refused, scope: None,
+    ) -> None:
         self._app = app
         self._limits = limits
         self._hosts = hosts
+        self._refusals = refusals
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] not in ("http", "websocket"):
@@ -115,14 +125,15 @@ class FrontDoor:
                 "use localhost, or name it in SWITCHTOWER_ALLOWED_HOSTS.",
             )
 
-    @staticmethod
-    async def _refuse(refused: Refused, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _refuse(self, refused: Refused, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "websocket":
             await receive()
             await send({"type": "websocket.close", "code": 1008, "reason": refused.code})
             return
-        accept = Headers(scope=scope).get("accept")
-        await refusal_response(refused, accept, scope["state"]["request_id"])(scope, receive, send)
+        response = self._refusals(refused, scope) or refusal_response(
+            refused, Headers(scope=scope).get("accept"), scope["state"]["request_id"]
+        )
+        await response(scope, receive, send)
 
     @staticmethod
     def _with_headers(send: Send, request_id: str) -> Send:

@@ -15,7 +15,7 @@ from starlette.datastructures import Headers
 from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope
 
-__all__ = ["Refused", "RequestLimits", "check_head", "media_type", "read_body"]
+__all__ = ["Refused", "RequestLimits", "check_head", "check_length", "media_type", "read_body"]
 
 
 class Refused(Exception):
@@ -71,6 +71,13 @@ def media_type(headers: Headers) -> tuple[str, dict[str, str]]:
     return kind.strip().lower(), parameters
 
 
+def check_length(headers: Headers, limits: RequestLimits) -> None:
+    """Raises Refused (413) for a body that says of itself that it is too large."""
+    declared = headers.get("content-length", "")
+    if declared.isascii() and declared.isdigit() and (len(declared) > 15 or int(declared) > limits.body_bytes):
+        raise _too_large(limits)
+
+
 async def read_body(headers: Headers, receive: Receive, limits: RequestLimits) -> bytes:
     """Reads a request's body, never more of it than the limit and one chunk.
 
@@ -86,9 +93,7 @@ async def read_body(headers: Headers, receive: Receive, limits: RequestLimits) -
             "Compressed request bodies are not accepted; send the body as it is.",
             {"Accept-Encoding": "identity"},
         )
-    declared = headers.get("content-length", "")
-    if declared.isascii() and declared.isdigit() and (len(declared) > 15 or int(declared) > limits.body_bytes):
-        raise _too_large(limits)
+    check_length(headers, limits)
     try:
         async with asyncio.timeout(limits.body_seconds):
             return await _collect(receive, limits)

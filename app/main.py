@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
+from importlib.metadata import version
 from pathlib import Path
 
+import orjson
 from fastapi import FastAPI
 from graphql import lexicographic_sort_schema, print_schema
 from starlette.exceptions import HTTPException
@@ -17,11 +19,16 @@ from starlette.staticfiles import StaticFiles
 
 from app.auth import Gate, bearer
 from app.errors import RenderErrors
+from app.export import Export
 from app.front_door import LOOPBACK_HOSTS, PAGE_POLICY, FrontDoor
 from app.graphql import GraphQLEndpoint, refusal_response
 from app.limits import Refused
 from app.probes import Probes
 from app.prometheus import Metrics
+from app.rest import DIALECTS
+from app.rest.dialect import DialectApp
+from app.rest.dispatcher import Dialects, Dispatcher
+from app.rest.openapi import combined
 from app.settings import ServerSettings
 from schema.build import build_schema
 from schema.context import Context
@@ -56,6 +63,7 @@ def create_app(settings: ServerSettings | None = None, *, engine: Engine | None 
     closing = asyncio.Event()
     probes, metrics = Probes(closing), Metrics()
     gate = Gate(connections=settings.max_key_connections, subscriptions=settings.max_key_subscriptions)
+    gate.engine = engine
 
     def context(connection: HTTPConnection) -> Context:
         return Context(
@@ -78,6 +86,20 @@ def create_app(settings: ServerSettings | None = None, *, engine: Engine | None 
         legacy_websocket=settings.legacy_ws,
         closing=closing,
         page=(lambda: _page("playground.html")) if settings.playground else None,
+    )
+
+    export = Export(schema, context=context, gate=gate, closing=closing)
+    dialects = Dialects(
+        [
+            DialectApp(
+                dialect,
+                gate=gate,
+                context=context,
+                limits=settings.request_limits,
+                allowed_origins=settings.allowed_origins,
+            )
+            for dialect in DIALECTS
+        ]
     )
 
     @asynccontextmanager
@@ -105,9 +127,15 @@ def create_app(settings: ServerSettings | None = None, *, engine: Engine | None 
             raise HTTPException(404)
         return Response(printed, media_type="text/plain; charset=utf-8")
 
+    async def openapi(request: Request) -> Response:
+        if not settings.introspection:
+            raise HTTPException(404)
+        return Response(described, media_type="application/json")
+
     async def index(request: Request) -> Response:
         return _page("index.html")
 
+    described = orjson.dumps(combined(DIALECTS, version=version("switchtower")))
     printed = print_schema(lexicographic_sort_schema(schema._schema)) + "\n"
     app = FastAPI(
         title="Switchtower",
@@ -119,6 +147,8 @@ def create_app(settings: ServerSettings | None = None, *, engine: Engine | None 
             Route("/graphql", endpoint),
             WebSocketRoute("/graphql", endpoint),
             Route("/schema.graphql", sdl),
+            Route("/docs/openapi.json", openapi),
+            Route("/export/jobs.ndjson", export, methods=["GET"]),
             Route("/livez", probes.live),
             Route("/readyz", probes.ready),
             Route("/metrics/prometheus", scrape),
@@ -126,7 +156,8 @@ def create_app(settings: ServerSettings | None = None, *, engine: Engine | None 
         ],
         exception_handlers={HTTPException: _refused, Refused: _turned_away, StoreUnavailable: _no_store},
     )
-    app.add_middleware(FrontDoor, limits=settings.request_limits, hosts=_hosts(settings))
+    app.add_middleware(Dispatcher, dialects=dialects)
+    app.add_middleware(FrontDoor, limits=settings.request_limits, hosts=_hosts(settings), refusals=dialects.refusal)
     app.state.closing = closing
     return app
 

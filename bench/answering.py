@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
@@ -27,7 +27,7 @@ from switchtower.jobs import Enqueued, Job, NewJob
 from switchtower.pages import Page
 from switchtower.store.documents import job_document, job_from
 
-__all__ = ["OURS", "PLAIN", "QUERIES", "STOCK", "Answers"]
+__all__ = ["OURS", "PLAIN", "QUERIES", "STOCK", "Answers", "Memory", "call"]
 
 OURS, STOCK, PLAIN = "ours", "stock Strawberry", "plain FastAPI"
 PAGE = 50
@@ -60,6 +60,10 @@ class _Jobs:
         """Always the same page."""
         return Page(self.known, [job.id for job in self.known], False, False)
 
+    async def offset_page(self, filter: object, **how: object) -> list[Job]:
+        """Always the same page."""
+        return self.known
+
     async def get(self, id: str, **how: object) -> Job:
         """Always the first job."""
         return self.known[0]
@@ -73,16 +77,30 @@ class _StockContext(Context, BaseContext):
     """Our context in the form that the stock router takes."""
 
 
+class _Keys:
+    """Those of a server that nobody created a key or a quota for."""
+
+    async def none_exists(self) -> bool:
+        """Always."""
+        return True
+
+    async def check_quota(self, jobs: int, *, caller: Caller) -> None:
+        """Nothing is refused."""
+
+
 @dataclass(slots=True)
-class _Memory:
-    jobs: _Jobs
+class Memory:
+    """What the applications ask instead of the engine."""
+
+    jobs: _Jobs = field(default_factory=_Jobs)
+    keys: _Keys = field(default_factory=_Keys)
 
 
 class Answers:
     """The three applications over one memory."""
 
     def __init__(self) -> None:
-        self._engine: Any = _Memory(_Jobs())
+        self._engine: Any = Memory()
         self._bodies = {name: orjson.dumps(self._request(name)) for name in QUERIES}
         self._apps: dict[str, Any] = {OURS: self._ours(), STOCK: self._stock(), PLAIN: self._plain()}
 
@@ -134,13 +152,13 @@ class Answers:
     async def ask(self, app: str, query: str) -> Mapping[str, Any]:
         """The answer of one application to one query."""
         if app != PLAIN:
-            return await _call(self._apps[app], "POST", "/graphql", body=self._bodies[query])
+            return await call(self._apps[app], "POST", "/graphql", body=self._bodies[query])
         known = self._engine.jobs.known[0].id
         if query == ENQUEUE:
             body = orjson.dumps(self._request(query)["variables"]["input"])
-            return await _call(self._apps[app], "POST", "/jobs", body=body)
+            return await call(self._apps[app], "POST", "/jobs", body=body)
         path, text = ("/jobs", b"first=50") if query == LIST else (f"/jobs/{known}", b"")
-        return await _call(self._apps[app], "GET", path, query=text)
+        return await call(self._apps[app], "GET", path, query=text)
 
     async def check(self) -> None:
         """Raises RuntimeError unless the three applications give the same data to every query."""
@@ -184,7 +202,7 @@ def _row(job: Job) -> dict[str, Any]:
     }
 
 
-async def _call(app: Any, method: str, path: str, *, query: bytes = b"", body: bytes = b"") -> dict[str, Any]:
+async def call(app: Any, method: str, path: str, *, query: bytes = b"", body: bytes = b"") -> dict[str, Any]:
     """One request to an ASGI application; raises RuntimeError for any answer but 200."""
     scope = {
         "type": "http",

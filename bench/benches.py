@@ -13,6 +13,7 @@ from typing import Any
 
 from bench import running
 from bench.answering import LIST, OURS, PLAIN, QUERIES, STOCK, Answers
+from bench.dialects import READS, Dialects
 from bench.enqueuing import enqueue_rates
 from bench.fan_in import fan_in_cost
 from bench.figures import Figure, interleaved, percentile, versus
@@ -115,7 +116,7 @@ async def enqueue(run: Run) -> list[Figure]:
     for ours_key, theirs_key, name, first, later in (
         ("bulk", "bulk", "bulk enqueue", 1.3, 1.8),
         ("callers", "callers", "enqueue, 20 callers", 0.7, 1.0),
-        ("client_callers", "callers", "enqueue, 20 callers, Python client over GraphQL", 0.7, 1.0),
+        ("client_callers", "callers", "enqueue, 20 callers, Python client over GraphQL", None, None),
         ("one", "one", "enqueue, one by one", None, None),
         ("client_bulk", "bulk", "bulk enqueue, Python client over GraphQL", None, None),
         ("client_one", "one", "enqueue, one by one, Python client over GraphQL", None, None),
@@ -187,6 +188,20 @@ async def graphql(run: Run) -> list[Figure]:
                     found, OURS, other, bench="graphql", unit="requests/s", name=f"GraphQL {query} ÷ {other}", **bounds
                 )
             )
+    return figures
+
+
+async def dialects(run: Run) -> list[Figure]:
+    """Reads in the REST dialects, beside plain FastAPI over the same store call."""
+    applications = Dialects()
+    await applications.check()
+    seconds = max(0.05, 0.8 * run.scale)
+    figures = []
+    for read in READS:
+        measures = {app: applications.cost(app, read, seconds=seconds) for app in (OURS, PLAIN)}
+        found = await interleaved(measures, rounds=run.rounds)
+        name = f"{read} ÷ {PLAIN}"
+        figures.append(versus(found, OURS, PLAIN, bench="dialects", unit="µs", name=name, at_most=1.3))
     return figures
 
 
@@ -278,6 +293,7 @@ BENCHES: dict[str, Bench] = {
     "enqueue": enqueue,
     "pickup": pickup,
     "graphql": graphql,
+    "dialects": dialects,
     "stream": stream,
     "memory": rest,
     "flat": flat,

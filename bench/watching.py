@@ -100,7 +100,7 @@ async def bare_rate(stream: Stream, driver: str) -> float:
     began = time.perf_counter()
     async with await opened if driver == "pymongo" else opened as watcher, asyncio.timeout(READ_SECONDS):
         async for change in watcher:
-            if change["ns"]["coll"] == "jobs":
+            if change["coll"] == "jobs":
                 seen += 1
                 if seen == stream.events:
                     break

@@ -5,6 +5,7 @@ from enum import EnumMeta, StrEnum
 
 import strawberry
 
+from switchtower.deduplication import DeduplicationMode
 from switchtower.engine import BlockageKind, JobOrder
 from switchtower.jobs import ChildFailure, Deduplication, ErrorKind
 from switchtower.retry import BackoffKind
@@ -57,9 +58,13 @@ described(
         "WAITS_FOR_EVENT": "It is a workflow run, and the event that it waits for was not published.",
         "QUEUE_PAUSED": "Its queue is paused.",
         "NAME_PAUSED": "Its name is paused in its queue.",
+        "GROUP_PAUSED": "Its group is paused in its queue.",
+        "CONCURRENCY_LIMIT": "As many jobs run as a limit of its queue, name, group or tenant allows at once.",
+        "RATE_LIMIT": "As many jobs started of late as a rate of its queue, name, group or tenant allows.",
         "NO_WORKER": "No live worker takes jobs from its queue.",
         "NO_HANDLER": "No live worker of its queue has a handler of its name.",
         "JOBS_AHEAD": "Other jobs of its queue go first.",
+        "CRON_DISABLED": "It has ended, and the cron that made it is disabled: no further job comes.",
     },
 )
 described(
@@ -94,6 +99,19 @@ described(
         "JOB_ID": "A job of the queue has the same `jobId`.",
         "IDEMPOTENCY_KEY": "An earlier enqueue had the same `idempotencyKey`.",
         "UNIQUE_KEY": "A job that is not finished holds the same `uniqueKey`.",
+        "SIMPLE": "A job of the queue that is not finished has the same deduplication key.",
+        "THROTTLE": "A job with the same deduplication key was enqueued within its time.",
+        "DEBOUNCE": "A job with the same deduplication key is delayed; it was left as it is.",
+        "REPLACED": "A delayed job had the same deduplication key; it is now what this enqueue asked for.",
+    },
+)
+described(
+    DeduplicationMode,
+    "How long a job stands for later enqueues with its deduplication key; they are answered with it.",
+    {
+        "SIMPLE": "While it is not finished, and not longer than `ttlMs` where that is given.",
+        "THROTTLE": "For `ttlMs` from its enqueue, finished or not: the first of them wins.",
+        "DEBOUNCE": "While it is delayed; each later one replaces it and begins its delay anew: the last of them wins.",
     },
 )
 described(

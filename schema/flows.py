@@ -97,12 +97,12 @@ class FlowNodeInput:
         default=None, description="Keys of other nodes that must complete before it runs."
     )
 
-    def record(self) -> records.FlowNode:
-        """As the engine knows it. Raises InvalidInput."""
+    def record(self, queue: str | None = None) -> records.FlowNode:
+        """As the engine knows it, in `queue` where its jobs name none. Raises InvalidInput."""
         return records.FlowNode(
-            job=self.job.record(),
+            job=self.job.record(queue),
             key=self.key,
-            children=[child.record() for child in self.children or ()],
+            children=[child.record(queue) for child in self.children or ()],
             depends_on=self.depends_on or (),
         )
 
@@ -158,7 +158,8 @@ class FlowMutation:
     async def enqueue_flow(
         self, info: Info, input: Annotated[EnqueueFlowInput, strawberry.argument(description="The flow.")]
     ) -> Any:
-        return await resolvers.enqueue(info.context, input.root.record(), idempotency_key=input.idempotency_key)
+        root = input.root.record(info.context.caller.queue)
+        return await resolvers.enqueue(info.context, root, idempotency_key=input.idempotency_key)
 
     @mutation(
         graphql_type=CancelFlowResult, description="Cancels every open job of a flow; active ones are asked to stop."

@@ -11,6 +11,7 @@ from schema.enums import JobEventType
 from schema.resolvers.jobs import EventFilter
 from schema.scalars import JSON
 from switchtower import jobs as records
+from switchtower.deduplication import DeduplicationMode, DeduplicationOptions
 from switchtower.errors import InvalidInput, SwitchtowerError
 from switchtower.jobs import ChildFailure
 from switchtower.retry import Backoff, BackoffKind
@@ -18,6 +19,7 @@ from switchtower.states import JobState
 
 __all__ = [
     "BackoffInput",
+    "DeduplicationInput",
     "EnqueueJobInput",
     "JobEventFilter",
     "JobFilter",
@@ -105,6 +107,32 @@ class BackoffInput:
         return Backoff(**chosen)
 
 
+@strawberry.input(
+    description="What equal enqueues do: one job stands for all, per tenant, queue and key, for as long as `mode` says."
+)
+class DeduplicationInput:
+    """`switchtower.deduplication.DeduplicationOptions`."""
+
+    mode: DeduplicationMode | None = strawberry.field(
+        default=DeduplicationMode.SIMPLE, description="How long the job stands for later enqueues."
+    )
+    key: str | None = strawberry.field(
+        default=None, description="What makes enqueues equal; their name and payload where not given."
+    )
+    ttl_ms: int | None = strawberry.field(
+        default=None,
+        description="The longest that it stands for them from the first, in milliseconds; `THROTTLE` needs it.",
+    )
+    replace: bool | None = strawberry.field(
+        default=None, description="A later one replaces the job while it is scheduled; always so for `DEBOUNCE`."
+    )
+    extend: bool | None = strawberry.field(default=None, description="Each later one begins the time of `ttlMs` anew.")
+
+    def record(self) -> DeduplicationOptions:
+        """As the engine knows it."""
+        return DeduplicationOptions(**given(self, "mode", "key", "ttl_ms", "replace", "extend"))
+
+
 @prepared
 @strawberry.input(description="A job to enqueue.")
 class EnqueueJobInput:
@@ -114,7 +142,9 @@ class EnqueueJobInput:
     payload: JSON | None = strawberry.field(
         default=None, description="What its handler is given; 1 MiB unless configured otherwise."
     )
-    queue: str | None = strawberry.field(default="default", description="Its queue.")
+    queue: str | None = strawberry.field(
+        default=None, description="Its queue; where not given that of your key, or else `default`."
+    )
     priority: int | None = strawberry.field(default=0, description="Lower numbers run first.")
     delay_ms: int | None = strawberry.field(
         default=None,
@@ -138,6 +168,9 @@ class EnqueueJobInput:
     unique_for_ms: int | None = strawberry.field(
         default=None,
         description="Holds the unique key for so long from enqueue even when the job has ended, in milliseconds.",
+    )
+    deduplication: DeduplicationInput | None = strawberry.field(
+        default=None, description="What equal enqueues do; instead of a `uniqueKey`."
     )
     tags: list[str] | None = strawberry.field(default=None, description="At most 50 tags.")
     lifo: bool | None = strawberry.field(
@@ -163,21 +196,25 @@ class EnqueueJobInput:
         default=None, description="The same key gives the same job for 24 hours, whatever happened to the first answer."
     )
 
-    def record(self) -> records.NewJob:
-        """As the engine knows it. Raises InvalidInput."""
+    def record(self, queue: str | None = None) -> records.NewJob:
+        """As the engine knows it, in `queue` where it names none. Raises InvalidInput."""
         chosen = {name: value for name in _PLAIN if (value := getattr(self, name)) is not None}
+        if queue is not None:
+            chosen.setdefault("queue", queue)
         if self.backoff is not None:
             chosen["backoff"] = self.backoff.record()
+        if self.deduplication is not None:
+            chosen["deduplication"] = self.deduplication.record()
         return records.NewJob(**chosen)
 
 
-_PLAIN = tuple(field.name for field in fields(EnqueueJobInput) if field.name != "backoff")
+_PLAIN = tuple(field.name for field in fields(EnqueueJobInput) if field.name not in ("backoff", "deduplication"))
 
 
-def new_job_or_error(input: EnqueueJobInput) -> records.NewJob | SwitchtowerError:
-    """The job to enqueue, or what is wrong with it, for an answer of its own among many."""
+def new_job_or_error(input: EnqueueJobInput, queue: str | None) -> records.NewJob | SwitchtowerError:
+    """The job to enqueue, in `queue` where it names none; or what is wrong with it, to be answered among many."""
     try:
-        return input.record()
+        return input.record(queue)
     except InvalidInput as error:
         return error
 

@@ -95,7 +95,7 @@ class JobMutation:
     async def enqueue_job(
         self, info: Info, input: Annotated[EnqueueJobInput, strawberry.argument(description="The job.")]
     ) -> EnqueuedJob:
-        return EnqueuedJob(await resolvers.enqueue(info.context, input.record()))
+        return EnqueuedJob(await resolvers.enqueue(info.context, input.record(info.context.caller.queue)))
 
     @mutation(
         graphql_type=EnqueueJobsResult,
@@ -107,7 +107,8 @@ class JobMutation:
     async def enqueue_jobs(
         self, info: Info, inputs: Annotated[list[EnqueueJobInput], strawberry.argument(description="The jobs.")]
     ) -> EnqueueJobsResult:
-        answers = await resolvers.enqueue_many(info.context, [new_job_or_error(input) for input in inputs])
+        queue = info.context.caller.queue
+        answers = await resolvers.enqueue_many(info.context, [new_job_or_error(input, queue) for input in inputs])
         return EnqueueJobsResult(
             items=[
                 EnqueuedJob(answer) if isinstance(answer, records.Enqueued) else rendered(answer) for answer in answers

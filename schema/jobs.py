@@ -14,6 +14,7 @@ from schema.resolvers.bounds import Listing, window
 from schema.scalars import JSON, int32
 from schema.selection import Info, heavy
 from switchtower import jobs as records
+from switchtower.deduplication import DeduplicationMode
 from switchtower.engine import Blockage as BlockageRecord
 from switchtower.engine import BlockageKind
 from switchtower.engine import ErrorCluster as ClusterRecord
@@ -25,6 +26,7 @@ __all__ = [
     "Attempt",
     "Backoff",
     "Blockage",
+    "DeduplicationOptions",
     "EnqueuedJob",
     "ErrorCluster",
     "Job",
@@ -75,6 +77,23 @@ class Backoff:
     cap_ms: int = resolved(resolver=_cap, description="The longest wait, in milliseconds.")
     jitter: float = strawberry.field(description="The share of each wait that is drawn at random, 0 to 1.")
     waits_ms: list[int] = resolved(resolver=_waits, description="The table of waits, in milliseconds.")
+
+
+def _ttl_of(root: strawberry.Parent[Any]) -> int | None:
+    return int32(root.ttl_ms)
+
+
+@strawberry.type(description="What enqueues with the same key do; see `DeduplicationInput`. The key is `uniqueKey`.")
+class DeduplicationOptions:
+    """`switchtower.deduplication.DeduplicationOptions`."""
+
+    mode: DeduplicationMode = strawberry.field(description="How long the job stands for them.")
+    ttl_ms: int | None = resolved(
+        resolver=_ttl_of,
+        description="The longest that it does, in milliseconds (at most 2147483647 is shown).",
+    )
+    replace: bool = strawberry.field(description="Whether a later one replaces the job while it is scheduled.")
+    extend: bool = strawberry.field(description="Whether each later one begins that time anew.")
 
 
 @strawberry.type(description="One failure.")
@@ -141,6 +160,11 @@ class EnqueuedJob:
 
 def _scope(root: strawberry.Parent[records.Job]) -> records.Job:
     return root
+
+
+def _options(root: strawberry.Parent[Any]) -> Any:
+    job = root.job if isinstance(root, EnqueuedJob) else root
+    return job.deduplication
 
 
 def _deduplication(root: strawberry.Parent[Any]) -> Deduplication | None:
@@ -297,6 +321,11 @@ class Job(Node):
         description="Every cause that keeps it from running now; empty when it is about to run.",
     )
     scope: Scope = resolved(resolver=_scope, graphql_type=Scope, description="Whose it is.")
+    deduplication_options: "DeduplicationOptions | None" = resolved(
+        resolver=_options,
+        graphql_type=DeduplicationOptions | None,
+        description="What later enqueues with its deduplication key do; null without one.",
+    )
     deduplication: Deduplication | None = resolved(
         resolver=_deduplication,
         description="In the answer to an enqueue: why this is a job that was already there; null for a new one.",

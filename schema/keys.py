@@ -9,10 +9,12 @@ from schema.enums import described
 from schema.errors import NotFound, result
 from schema.fields import mutation, query, resolved
 from schema.inputs import given
+from schema.job_limits import JobLimit, JobLimitInput, limit_of
 from schema.resolvers import keys as resolvers
 from schema.scalars import int32
 from schema.selection import Info
 from switchtower import access as records
+from switchtower.limits import UNLIMITED
 
 __all__ = ["ApiKey", "KeyMutation", "KeyQuery"]
 
@@ -56,9 +58,7 @@ class ApiKey:
     scopes: list[records.Scope] = resolved(resolver=_scopes, description="What it is for.")
     org: str | None = strawberry.field(description="The tenant that it sees; null for an operator's.")
     app: str | None = resolved(resolver=_app, description="The application that its jobs are marked with.")
-    queue: str | None = strawberry.field(
-        description="A default queue for its holder to read; the server does not apply it."
-    )
+    queue: str | None = strawberry.field(description="Where jobs go that are enqueued with it and name no queue.")
     webhook_url: str | None = strawberry.field(
         description="A default address for its holder to read; nothing is sent there."
     )
@@ -91,6 +91,10 @@ def _monthly(root: strawberry.Parent[records.TenantLimits]) -> int | None:
     return int32(root.jobs_per_month)
 
 
+def _jobs(root: strawberry.Parent[records.TenantLimits]) -> JobLimit:
+    return limit_of(root.jobs)
+
+
 @strawberry.type(description="What a tenant may use.")
 class TenantLimits:
     """`switchtower.access.TenantLimits`."""
@@ -100,6 +104,9 @@ class TenantLimits:
         resolver=_monthly, description="Jobs enqueued in a calendar month (UTC); null for any number."
     )
     rate: RateLimit | None = strawberry.field(description="Requests of all of its keys together; null for any number.")
+    jobs: JobLimit = resolved(
+        resolver=_jobs, graphql_type=JobLimit, description="What its jobs may run, in all queues together."
+    )
 
     @classmethod
     def is_type_of(cls, obj: object, info: object) -> bool:
@@ -170,7 +177,7 @@ class CreateApiKeyInput:
     )
     app: str | None = strawberry.field(default=None, description="The application that its jobs are marked with.")
     env: str | None = strawberry.field(default=None, description="The environment that its text names; `live`.")
-    queue: str | None = strawberry.field(default=None, description="A default queue for its holder to read.")
+    queue: str | None = strawberry.field(default=None, description="Where its jobs go that name no queue.")
     webhook_url: str | None = strawberry.field(default=None, description="A default address for its holder to read.")
     rate: RateLimitInput | None = strawberry.field(default=None, description="How many requests it may send.")
     expires_in_ms: float | None = strawberry.field(
@@ -193,13 +200,17 @@ class TenantLimitsInput:
 
     org: str = strawberry.field(description="The tenant.")
     jobs_per_month: int | None = strawberry.field(
-        default=None, description="Jobs enqueued in a calendar month (UTC); further `enqueueJob(s)` are refused."
+        default=None, description="Jobs enqueued in a calendar month (UTC); what would enqueue more is refused."
     )
     rate: RateLimitInput | None = strawberry.field(default=None, description="Requests of all of its keys together.")
+    jobs: JobLimitInput | None = strawberry.field(
+        default=None, description="What its jobs may run, in all queues together."
+    )
 
     def record(self) -> records.TenantLimits:
         """As the engine knows it."""
-        return records.TenantLimits(self.org, self.jobs_per_month, self.rate.record() if self.rate else None)
+        rate = self.rate.record() if self.rate else None
+        return records.TenantLimits(self.org, self.jobs_per_month, rate, self.jobs.record() if self.jobs else UNLIMITED)
 
 
 CreateApiKeyResult = result("CreateApiKeyResult", CreatedApiKey)

@@ -13,6 +13,7 @@ from schema.errors import Conflict, NotFound, result
 from schema.events import AT, CURSOR, StreamGap
 from schema.fields import mutation, query, resolved, subscription
 from schema.inputs import JobFilter, job_filter
+from schema.job_limits import JobLimit, QueueLimits, QueueLimitsInput, limit_of, limits_of
 from schema.jobs import JobConnection
 from schema.paging import AFTER, BEFORE, FIRST, LAST
 from schema.resolvers import jobs as job_resolvers
@@ -58,6 +59,10 @@ def counts_of(by_state: Mapping[JobState, int], *, exact: bool = True) -> JobCou
     )
 
 
+def _limit(root: strawberry.Parent[records.GroupCount]) -> JobLimit:
+    return limit_of(root.limit)
+
+
 @strawberry.type(description="The jobs of one group in a queue.")
 class Group:
     """`switchtower.engine.GroupCount`."""
@@ -65,6 +70,18 @@ class Group:
     group: str = strawberry.field(name="name", description="The group's name.")
     waiting: int = strawberry.field(description="How many of its jobs are ready to run.")
     active: int = strawberry.field(description="How many of its jobs run.")
+    paused: bool = strawberry.field(description="Whether nothing of it starts.")
+    limit: JobLimit = resolved(
+        resolver=_limit, graphql_type=JobLimit, description="What it is limited to, besides its queue."
+    )
+
+
+def _limits(root: strawberry.Parent[records.Queue]) -> QueueLimits:
+    return limits_of(root.limits)
+
+
+def _paused_groups(root: strawberry.Parent[records.Queue]) -> list[str]:
+    return sorted(root.paused_groups)
 
 
 def _counts(root: strawberry.Parent[records.Queue]) -> JobCounts:
@@ -113,6 +130,7 @@ class Queue:
     name: str = strawberry.field(description="Its name.")
     paused: bool = strawberry.field(description="Whether nothing of it starts.")
     paused_names: list[str] = resolved(resolver=_paused_names, description="The job names of it that do not start.")
+    paused_groups: list[str] = resolved(resolver=_paused_groups, description="The groups of it that do not start.")
     created_at: datetime | None = strawberry.field(
         description="When it was first controlled; null where nobody ever did."
     )
@@ -120,7 +138,14 @@ class Queue:
         resolver=_counts, graphql_type=JobCounts, description="How many jobs are in each state."
     )
     groups: list[Group] = resolved(
-        resolver=_groups, graphql_type=list[Group], description="Its groups that have jobs waiting or running."
+        resolver=_groups,
+        graphql_type=list[Group],
+        description="Its groups that have jobs waiting or running, or are paused.",
+    )
+    limits: QueueLimits = resolved(
+        resolver=_limits,
+        graphql_type=QueueLimits,
+        description="How many of its jobs may run at once and start in an interval; your tenant's, where you have one.",
     )
     latency_ms: int | None = resolved(
         resolver=_latency,
@@ -153,6 +178,7 @@ class QueueEventType(StrEnum):
 
     PAUSE = "pause"
     RESUME = "resume"
+    LIMIT = "limit"
     DRAIN = "drain"
     CLEAN = "clean"
     OBLITERATE = "obliterate"
@@ -162,8 +188,9 @@ described(
     QueueEventType,
     "What was done to a queue.",
     {
-        "PAUSE": "It, or one job name of it, was paused.",
-        "RESUME": "It, or one job name of it, was resumed.",
+        "PAUSE": "It, or one job name or one group of it, was paused.",
+        "RESUME": "It, or one job name or one group of it, was resumed.",
+        "LIMIT": "Its limits were set.",
         "DRAIN": "Its jobs that had not begun were removed.",
         "CLEAN": "Old jobs of one state were removed.",
         "OBLITERATE": "It was removed with all of its jobs.",
@@ -186,8 +213,9 @@ class QueueEvent:
     name: str | None = resolved(
         name="jobName",
         resolver=_job_name,
-        description="The job name that a pause or resume was about; null for the whole queue.",
+        description="The job name that a pause or resume was about; null for others.",
     )
+    group: str | None = strawberry.field(description="The group that a pause or resume was about; null for others.")
     actor: str | None = strawberry.field(description="Who did it.")
 
     @classmethod
@@ -202,11 +230,13 @@ QueueStreamItem = Annotated[
 
 PauseQueueResult = result("PauseQueueResult", Queue)
 ResumeQueueResult = result("ResumeQueueResult", Queue)
+SetQueueLimitsResult = result("SetQueueLimitsResult", Queue)
 DrainQueueResult = result("DrainQueueResult", RemovedJobs, NotFound)
 CleanQueueResult = result("CleanQueueResult", RemovedJobs, NotFound)
 ObliterateQueueResult = result("ObliterateQueueResult", RemovedJobs, NotFound, Conflict)
 
 JOB_NAME = strawberry.argument(description="Only jobs with this name; the whole queue where not given.")
+GROUP = strawberry.argument(description="Only jobs of this group; the whole queue where not given.")
 
 
 @strawberry.type
@@ -237,18 +267,45 @@ class QueueMutation:
 
     @mutation(
         graphql_type=PauseQueueResult,
-        description="From now on nothing of the queue starts, or nothing of it with one name; what runs goes on.",
+        description=(
+            "From now on nothing of the queue starts, or nothing of one name or one group in it; what runs goes on."
+        ),
     )
     async def pause_queue(
-        self, info: Info, name: Annotated[str, NAME], job_name: Annotated[str | None, JOB_NAME] = None
+        self,
+        info: Info,
+        name: Annotated[str, NAME],
+        job_name: Annotated[str | None, JOB_NAME] = None,
+        group: Annotated[str | None, GROUP] = None,
     ) -> records.Queue:
-        return await resolvers.pause(info.context, name, job_name=job_name)
+        return await resolvers.pause(info.context, name, job_name=job_name, group=group)
 
-    @mutation(graphql_type=ResumeQueueResult, description="Ends a pause of the queue, or of one name in it.")
+    @mutation(
+        graphql_type=ResumeQueueResult, description="Ends a pause of the queue, or of one name or one group in it."
+    )
     async def resume_queue(
-        self, info: Info, name: Annotated[str, NAME], job_name: Annotated[str | None, JOB_NAME] = None
+        self,
+        info: Info,
+        name: Annotated[str, NAME],
+        job_name: Annotated[str | None, JOB_NAME] = None,
+        group: Annotated[str | None, GROUP] = None,
     ) -> records.Queue:
-        return await resolvers.resume(info.context, name, job_name=job_name)
+        return await resolvers.resume(info.context, name, job_name=job_name, group=group)
+
+    @mutation(
+        graphql_type=SetQueueLimitsResult,
+        description=(
+            "From now on no more jobs of the queue run at once, or start in an interval, than this says, whoever runs "
+            "them. What runs goes on, and counts. A tenant limits its own jobs; the operator's limits hold besides."
+        ),
+    )
+    async def set_queue_limits(
+        self,
+        info: Info,
+        name: Annotated[str, NAME],
+        input: Annotated[QueueLimitsInput, strawberry.argument(description="All of its limits.")],
+    ) -> records.Queue:
+        return await resolvers.set_limits(info.context, name, input.record())
 
     @mutation(
         graphql_type=DrainQueueResult,

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from switchtower.callers import Caller
     from switchtower.context import Cancel, ChildFailed, Fail, JobContext, RetryAt, Snooze, Stop, WaitForChildren
+    from switchtower.deduplication import DeduplicationMode, DeduplicationOptions
     from switchtower.durable import RunHandle, StepFailed, WaitTimeout, WorkflowChanged, WorkflowContext
     from switchtower.errors import (
         ConfigurationError,
@@ -24,10 +25,11 @@ if TYPE_CHECKING:
         SwitchtowerError,
     )
     from switchtower.flows import FlowNode, node
-    from switchtower.handlers import App, Task, Workflow
+    from switchtower.handlers import App
     from switchtower.jobs import ChildFailure, Enqueued, Job, JobError, NewJob
     from switchtower.retry import Backoff, BackoffKind
     from switchtower.states import JobState
+    from switchtower.tasks import Task, Workflow
 
 __all__ = [
     "App",
@@ -39,6 +41,8 @@ __all__ = [
     "ChildFailure",
     "ConfigurationError",
     "Conflict",
+    "DeduplicationMode",
+    "DeduplicationOptions",
     "Enqueued",
     "Fail",
     "FlowNode",
@@ -73,6 +77,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "callers": ("Caller",),
     "context": ("Cancel", "ChildFailed", "Fail", "JobContext", "RetryAt", "Snooze", "Stop", "WaitForChildren"),
+    "deduplication": ("DeduplicationMode", "DeduplicationOptions"),
     "durable": ("RunHandle", "StepFailed", "WaitTimeout", "WorkflowChanged", "WorkflowContext"),
     "errors": (
         "ConfigurationError",
@@ -85,10 +90,11 @@ _HOMES = {
         "SwitchtowerError",
     ),
     "flows": ("FlowNode", "node"),
-    "handlers": ("App", "Task", "Workflow"),
+    "handlers": ("App",),
     "jobs": ("ChildFailure", "Enqueued", "Job", "JobError", "NewJob"),
     "retry": ("Backoff", "BackoffKind"),
     "states": ("JobState",),
+    "tasks": ("Task", "Workflow"),
 }
 _MODULE_OF = {name: module for module, names in _HOMES.items() for name in names}
 

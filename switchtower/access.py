@@ -18,6 +18,7 @@ from enum import StrEnum
 
 from switchtower.errors import InvalidInput
 from switchtower.ids import API_KEY
+from switchtower.limits import UNLIMITED, Limit
 from switchtower.payloads import check_text
 
 __all__ = [
@@ -65,7 +66,7 @@ _INCLUDED = {
 
 @dataclass(frozen=True, slots=True)
 class RateLimit:
-    """At most `requests` in each `per_ms` milliseconds, over all servers together."""
+    """At most `requests` in any `per_ms` milliseconds, over all servers together."""
 
     requests: int
     per_ms: int = 60_000
@@ -116,7 +117,7 @@ class CreatedKey:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NewApiKey:
-    """A key to create; `queue` and `webhook_url` are defaults for its holder to read."""
+    """A key to create. `queue` is where its jobs go that name none; `webhook_url` is for its holder to read."""
 
     name: str
     scopes: Collection[Scope]
@@ -152,11 +153,13 @@ class NewApiKey:
 
 @dataclass(frozen=True, slots=True)
 class TenantLimits:
-    """What a tenant may use: jobs in a calendar month (UTC), and requests of all of its keys together."""
+    """What a tenant may use: jobs in a calendar month (UTC), requests of all of its keys together, and what its jobs
+    may run in all queues together."""
 
     org: str
     jobs_per_month: int | None = None
     rate: RateLimit | None = None
+    jobs: Limit = UNLIMITED
 
     def check(self) -> None:
         """Raises InvalidInput, naming the field."""
@@ -165,6 +168,7 @@ class TenantLimits:
             raise InvalidInput("jobsPerMonth", "must be between 0 and 10^12.")
         if self.rate is not None:
             self.rate.check()
+        self.jobs.check("jobs")
 
 
 @dataclass(frozen=True, slots=True)

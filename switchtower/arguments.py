@@ -23,19 +23,24 @@ _UNTYPED = (inspect.Parameter.empty, Any, object)
 
 
 class Arguments:
-    """The arguments that one handler takes, read once from its signature.
+    """The arguments that one handler takes, read once from its signature. One that takes a `batch` takes the contexts
+    of its jobs, whose payloads may be any objects.
 
     `takes_context` says that its first parameter is the JobContext: it is annotated so, or is called `ctx`.
     """
 
-    def __init__(self, function: Callable[..., Any], task: str) -> None:
+    def __init__(self, function: Callable[..., Any], task: str, *, batch: bool = False) -> None:
         self.task = task
         try:
             signature = inspect.signature(function, eval_str=True)
         except Exception:
             signature = inspect.signature(function)
         parameters = list(signature.parameters.values())
-        self.takes_context = bool(parameters) and _is_context(parameters[0])
+        if batch and (len(parameters) != 1 or parameters[0].kind is inspect.Parameter.VAR_KEYWORD):
+            raise ConfigurationError(
+                f"Task {task!r} takes batches, so its one parameter is the list of its jobs' contexts."
+            )
+        self.takes_context = batch or (bool(parameters) and _is_context(parameters[0]))
         if self.takes_context:
             parameters = parameters[1:]
         for parameter in parameters:
@@ -44,7 +49,7 @@ class Arguments:
                     f"Task {task!r}: the parameter {parameter.name!r} is positional only, but a payload is an object "
                     "of named arguments. Remove the '/' or the '*args'."
                 )
-        self.any_name = any(p.kind is p.VAR_KEYWORD for p in parameters)
+        self.any_name = batch or any(p.kind is p.VAR_KEYWORD for p in parameters)
         named = [p for p in parameters if p.kind is not p.VAR_KEYWORD]
         self.names = tuple(p.name for p in named)
         self.required = tuple(p.name for p in named if p.default is p.empty)

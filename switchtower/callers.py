@@ -18,7 +18,8 @@ class Caller:
 
     `org` is the tenant: `None` is an operator, who sees every tenant's; a string sees that tenant's only. Jobs that an
     operator enqueues belong to the tenant "" unless it names one. `scopes` are what it may do: the engine acts for
-    whoever holds it, so the surfaces ask. `key_id` is the API key that it came with.
+    whoever holds it, so the surfaces ask. `key_id` is the API key that it came with, and `queue` that key's default
+    queue: where its jobs go that name none.
     """
 
     actor: str
@@ -27,6 +28,7 @@ class Caller:
     source: str = "python"
     scopes: frozenset[Scope] = EVERY_SCOPE
     key_id: str | None = None
+    queue: str | None = None
 
     @property
     def surface(self) -> str | None:

@@ -14,9 +14,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from switchtower.arguments import Arguments
+from switchtower.batching import join
 from switchtower.context import JobContext
-from switchtower.handlers import App, HandlerKind, Task
+from switchtower.handlers import App
 from switchtower.processes import Processes
+from switchtower.tasks import BatchOptions, HandlerKind, Task
 
 __all__ = ["Call", "Calls", "run_hooks"]
 
@@ -29,13 +31,15 @@ Runner = Callable[[JobContext, dict[str, Any]], Awaitable[Any]]
 class Call:
     """One task, ready to be called: `run(context, arguments)` returns its result.
 
-    A handler in a thread cannot be interrupted: it is told through its context.
+    A handler in a thread cannot be interrupted: it is told through its context. With `batch`, runs are gathered into
+    one call of the handler.
     """
 
     arguments: Arguments
     run: Runner
     timeout_ms: int | None
     interruptible: bool
+    batch: BatchOptions | None = None
 
 
 class Calls:
@@ -62,10 +66,12 @@ class Calls:
             run = _isolated(self._wrapped(run))
         elif task.kind is HandlerKind.ASYNC:
             run = _isolated(run)
-        return Call(task.arguments, run, task.timeout_ms, task.kind is not HandlerKind.THREAD)
+        return Call(task.arguments, run, task.timeout_ms, task.kind is not HandlerKind.THREAD, task.batch)
 
     def _bare(self, task: Task[..., Any]) -> Runner:
         function: Any = task.function
+        if task.batch is not None:
+            return functools.partial(join, self._for_many(task))
         if task.kind is HandlerKind.ASYNC:
             if task.arguments.takes_context:
                 return lambda context, arguments: function(context, **arguments)
@@ -76,6 +82,17 @@ class Calls:
         def in_thread(context: JobContext, arguments: dict[str, Any]) -> Awaitable[Any]:
             positional = (context,) if task.arguments.takes_context else ()
             call = functools.partial(contextvars.copy_context().run, function, *positional, **arguments)
+            return asyncio.get_running_loop().run_in_executor(self._threads, _contained, call)
+
+        return in_thread
+
+    def _for_many(self, task: Task[..., Any]) -> Callable[[list[JobContext]], Awaitable[Any]]:
+        function: Any = task.function
+        if task.kind is HandlerKind.ASYNC:
+            return lambda contexts: function(contexts)
+
+        def in_thread(contexts: list[JobContext]) -> Awaitable[Any]:
+            call = functools.partial(contextvars.copy_context().run, function, contexts)
             return asyncio.get_running_loop().run_in_executor(self._threads, _contained, call)
 
         return in_thread

@@ -63,8 +63,9 @@ class Pace:
 class Claimer:
     """Claims jobs for one worker and holds them in `ready` until a runner takes them.
 
-    `idle_runners()` counts them; `may_claim()` is false while outcomes pile up; `is_quiet()` says that nothing runs and
-    nothing waits to be recorded; `arrived()` is called when `ready` has grown.
+    `idle_runners()` counts them; `wanted()` says of which names jobs could be begun now, None for any; `may_claim()` is
+    false while outcomes pile up; `is_quiet()` says that nothing runs and nothing waits to be recorded; `arrived()` is
+    called when `ready` has grown.
     """
 
     def __init__(
@@ -80,6 +81,7 @@ class Claimer:
         may_claim: Callable[[], bool],
         is_quiet: Callable[[], bool],
         arrived: Callable[[], None],
+        wanted: Callable[[], Sequence[str] | None] = lambda: None,
     ) -> None:
         self._claims = engine.claims
         self._worker_id = worker_id
@@ -91,6 +93,7 @@ class Claimer:
         self._may_claim = may_claim
         self._is_quiet = is_quiet
         self._arrived = arrived
+        self._wanted = wanted
         self.ready: deque[ClaimedJob] = deque()
         self.claimed_at = 0.0
         self._wake = asyncio.Event()
@@ -145,8 +148,10 @@ class Claimer:
                     continue
                 crowded = 0
                 waiters, quiet = list(self._idle_waiters), self._is_quiet()
+                wanted = self._wanted()
+                names = self._names if wanted is None else wanted
                 try:
-                    jobs = await self._claims.claim(self._worker_id, self._queues, names=self._names, limit=limit)
+                    jobs = await self._claims.claim(self._worker_id, self._queues, names=names, limit=limit)
                 except StoreUnavailable:
                     await self._pause(wait * random.uniform(0.5, 1.5), deaf=True)
                     wait = min(wait * 2, RETRY_SECONDS[1])
@@ -171,7 +176,10 @@ class Claimer:
                     self._resolve(waiters)
                 self._listen()
                 asked = self._idle_waiters and not quiet
+                # A runner that becomes free could run jobs that were not asked for now.
+                self._hungry = wanted is not None
                 await self._pause(UNQUIET_SECONDS if asked else self._poll_seconds * random.uniform(0.75, 1.25))
+                self._hungry = False
         finally:
             await self._stop_listening()
 

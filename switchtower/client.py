@@ -10,11 +10,10 @@ import asyncio
 import os
 import random
 import time
-from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
 from contextlib import aclosing
-from dataclasses import asdict, dataclass, field
-from datetime import datetime
-from typing import Any, Self, TypedDict, Unpack
+from dataclasses import dataclass, field
+from typing import Any, Self, Unpack
 from urllib.parse import urlsplit, urlunsplit
 
 import httpx2
@@ -22,8 +21,8 @@ import orjson
 
 from switchtower.answers import data_of, status_error, success
 from switchtower.errors import ConfigurationError, InvalidInput, NotFound, StoreUnavailable, SwitchtowerError
-from switchtower.retry import Backoff
 from switchtower.subscription import Connection, Subscription, is_loopback, unreachable
+from switchtower.wire import EnqueueOptions, enqueue_input
 
 __all__ = ["DEFAULT_URL", "Client", "EnqueueOptions", "JobHandle"]
 
@@ -53,30 +52,6 @@ EVENTS = """subscription Events($filter: JobEventFilter, $after: String) { jobEv
   ... on StreamGap { cursor at reason } } }"""
 
 FINAL = frozenset({"COMPLETED", "FAILED", "CANCELLED"})
-
-
-class EnqueueOptions(TypedDict, total=False):
-    """The options of an enqueue, as in `EnqueueJobInput` of the schema; durations are milliseconds."""
-
-    queue: str
-    priority: int
-    delay_ms: int
-    run_at: datetime
-    max_attempts: int
-    backoff: Backoff | Mapping[str, Any]
-    timeout_ms: int
-    ttl_ms: int
-    group: str
-    unique_key: str
-    unique_for_ms: int
-    tags: Sequence[str]
-    lifo: bool
-    parent_id: str
-    depends_on: Sequence[str]
-    remove_on_complete: bool
-    remove_on_fail: bool
-    job_id: str
-    idempotency_key: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -425,24 +400,8 @@ def _base(url: str) -> str:
 
 
 def _pending(job: Mapping[str, Any], loop: asyncio.AbstractEventLoop) -> _Pending:
-    names = EnqueueOptions.__annotations__.keys() | {"name", "payload"}
-    unknown = job.keys() - names
-    if unknown:
-        raise InvalidInput(min(unknown), f"is not an option of enqueue; there are {', '.join(sorted(names))}.")
-    fields = {_camel(key): value for key, value in job.items()}
-    if isinstance(backoff := job.get("backoff"), Backoff):
-        fields["backoff"] = {_camel(key): value for key, value in asdict(backoff).items()} | {"kind": backoff.kind.name}
-    try:
-        body = orjson.dumps(fields, option=orjson.OPT_UTC_Z)
-    except TypeError as error:
-        raise InvalidInput("payload", f"is not JSON: {error}.") from None
     repeatable = job.get("idempotency_key") is not None or job.get("job_id") is not None
-    return _Pending(body, repeatable, loop.create_future())
-
-
-def _camel(name: str) -> str:
-    first, *rest = name.split("_")
-    return first + "".join(word.capitalize() for word in rest)
+    return _Pending(enqueue_input(job), repeatable, loop.create_future())
 
 
 def _fail(pending: _Pending, error: SwitchtowerError) -> None:

@@ -188,6 +188,11 @@ class JobContext:
         return self.job.name
 
     @property
+    def payload(self) -> Any:
+        """What was enqueued, as it was stored: the object of the handler's arguments."""
+        return self.job.payload
+
+    @property
     def queue(self) -> str:
         """The queue that the job came from."""
         return self.job.queue

@@ -260,6 +260,8 @@ class NewCron:
         ):
             if given is not None:
                 raise InvalidInput(f"job.{name}", "is the slot's own; leave it out.")
+        if job.deduplication is not None:
+            raise InvalidInput("job.deduplication", "a slot is one job by itself; leave it out.")
         if job.depends_on:
             raise InvalidInput("job.dependsOn", "a scheduled job cannot wait for others.")
         if self.limit is not None and (type(self.limit) is not int or not 1 <= self.limit <= 2**31 - 1):

@@ -33,7 +33,7 @@ from switchtower.steps import StepFailed, WaitTimeout, child_failed, children_en
 from switchtower.workflows import RUN_ATTEMPTS, Step, StepKind, StepStatus, handler_name
 
 if TYPE_CHECKING:
-    from switchtower.handlers import Task
+    from switchtower.tasks import Task
 
 __all__ = ["RunHandle", "StepFailed", "WaitTimeout", "WorkflowChanged", "WorkflowContext"]
 

@@ -57,16 +57,20 @@ class NotFound(SwitchtowerError):
 
 
 class InvalidTransition(SwitchtowerError):
-    """The job is in a state that the verb does not start from; it was left as it was."""
+    """The job is in a state that the verb does not start from; it was left as it was. `retry_pending` says that it
+    failed before and was not claimed since."""
 
     code = "INVALID_TRANSITION"
 
-    def __init__(self, verb: str, state: str, allowed: Sequence[str], *, hint: str = "") -> None:
+    def __init__(
+        self, verb: str, state: str, allowed: Sequence[str], *, hint: str = "", retry_pending: bool = False
+    ) -> None:
         message = f"Cannot {verb} a job that is {state}; it must be {_either(allowed)}."
         super().__init__(f"{message} {hint}".rstrip())
         self.verb = verb
         self.state = state
         self.allowed = tuple(allowed)
+        self.retry_pending = retry_pending
 
 
 class InvalidInput(SwitchtowerError):

@@ -59,6 +59,8 @@ def plan(root: FlowNode) -> list[Planned]:
             raise InvalidInput("flow", f"is deeper than {MAX_LEVELS} levels.")
         if len(planned) >= MAX_NODES:
             raise InvalidInput("flow", f"has more than {MAX_NODES:,} jobs.")
+        if node.job.deduplication is not None:
+            raise InvalidInput("flow.job.deduplication", "is not for jobs of a flow; give them uniqueKeys.")
         position = len(planned)
         if id(node) in positions:
             raise InvalidInput("flow", "has one node in two places; make two of it.")

@@ -7,20 +7,17 @@ import inspect
 import os
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
-from enum import StrEnum
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, Self, TypeVar, Unpack, overload
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Self, TypeVar, Unpack, overload
 
-from switchtower.arguments import Arguments
 from switchtower.callers import Caller
 from switchtower.context import JobContext
 from switchtower.driving import driver
 from switchtower.errors import ConfigurationError, SwitchtowerError
-from switchtower.jobs import ChildFailure, Enqueued, JobError, NewJob
+from switchtower.jobs import Enqueued, JobError, NewJob
 from switchtower.options import EnqueueOptions, job_fields
-from switchtower.payloads import check_text
 from switchtower.retry import DEFAULT_BACKOFF, Backoff
+from switchtower.tasks import BatchOptions, Task, Workflow, kind_of
 from switchtower.workflows import RUN_ATTEMPTS, NewRun, handler_name
 
 if TYPE_CHECKING:
@@ -29,7 +26,7 @@ if TYPE_CHECKING:
     from switchtower.flows import Flow, FlowNode
     from switchtower.scheduling import CronOptions
 
-__all__ = ["App", "BoundTask", "EnqueueOptions", "HandlerKind", "Hooks", "Middleware", "Task", "Workflow"]
+__all__ = ["App", "EnqueueOptions", "Hooks", "Middleware"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -37,92 +34,6 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 CallNext = Callable[[], Awaitable[Any]]
 Middleware = Callable[[JobContext, CallNext], Awaitable[Any]]
-
-
-class HandlerKind(StrEnum):
-    """Where a handler runs: on the event loop, in a thread, or in a process of its own."""
-
-    ASYNC = "async"
-    THREAD = "thread"
-    PROCESS = "process"
-
-
-class Task(Generic[P, R]):
-    """A function that is a job's handler. Calling it runs the function, here and now, as if it were not a task.
-
-    `defaults` are the options of the jobs that are enqueued through this task or its app.
-    """
-
-    def __init__(
-        self, app: App, function: Callable[P, R], *, name: str, kind: HandlerKind, defaults: dict[str, Any]
-    ) -> None:
-        self.app = app
-        self.function = function
-        self.name = name
-        self.kind = kind
-        self.defaults = defaults
-        self.timeout_ms: int | None = defaults.get("timeout_ms")
-        self.arguments = Arguments(function, name)
-        self.__doc__ = function.__doc__
-        self.__name__ = getattr(function, "__name__", name)
-        self.__module__ = function.__module__
-        self.__qualname__ = getattr(function, "__qualname__", name)
-
-    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
-        return self.function(*args, **kwargs)
-
-    def __repr__(self) -> str:
-        return f"<Task {self.name!r} ({self.kind})>"
-
-    async def enqueue(self, **payload: Any) -> Enqueued:
-        """Stores a job for this task; the keywords are the handler's arguments.
-
-        Returns:
-            The job, once a majority of the database has it on disk.
-
-        Raises:
-            InvalidInput: naming the argument that does not fit the handler.
-            StoreUnavailable: the outcome is unknown; `options(idempotency_key=…)` makes repeating it safe.
-        """
-        return await self.options().enqueue(**payload)
-
-    def job(self, **payload: Any) -> NewJob:
-        """The job that `enqueue` would store, for `App.enqueue_many` and for a flow."""
-        return self.options().job(**payload)
-
-    def options(self, **options: Unpack[EnqueueOptions]) -> BoundTask:
-        """This task with options for its next jobs: `await task.options(delay_seconds=5).enqueue(…)`."""
-        return BoundTask(self, dict(options))
-
-
-class Workflow(Task[P, R]):
-    """A durable workflow of one version, its job called `name#version`. `start` (or `enqueue`) starts a run."""
-
-    def __init__(self, app: App, function: Callable[P, R], *, workflow: str, version: int, defaults: dict[str, Any]):
-        defaults |= {"workflow": (workflow, version), "on_child_failure": ChildFailure.IGNORE}
-        name = handler_name(workflow, version)
-        super().__init__(app, function, name=name, kind=HandlerKind.ASYNC, defaults=defaults)
-        self.workflow = workflow
-        self.version = version
-
-    start = Task.enqueue
-
-
-@dataclass(frozen=True, slots=True)
-class BoundTask:
-    """A task and the options for its next jobs."""
-
-    task: Task[Any, Any]
-    chosen: dict[str, Any]
-
-    async def enqueue(self, **payload: Any) -> Enqueued:
-        """As `Task.enqueue`, with these options."""
-        arguments = self.task.arguments.dump(payload)
-        return await self.task.app.enqueue(self.task, arguments, **self.chosen)
-
-    def job(self, **payload: Any) -> NewJob:
-        """As `Task.job`, with these options."""
-        return self.task.app.new_job(self.task, self.task.arguments.dump(payload), self.chosen)
 
 
 class Hooks:
@@ -179,16 +90,29 @@ class App:
         priority: int = 0,
         tags: Sequence[str] = (),
         cpu_bound: bool = False,
+        batch_size: int | None = None,
+        batch_wait_seconds: float = 0.1,
         remove_on_complete: bool = False,
         remove_on_fail: bool = False,
     ) -> Callable[[Callable[P, R]], Task[P, R]]: ...
 
-    def task(self, function: Any = None, /, *, name: str | None = None, cpu_bound: bool = False, **options: Any) -> Any:
+    def task(
+        self,
+        function: Any = None,
+        /,
+        *,
+        name: str | None = None,
+        cpu_bound: bool = False,
+        batch_size: int | None = None,
+        batch_wait_seconds: float = 0.1,
+        **options: Any,
+    ) -> Any:
         """Makes a function the handler of the jobs called `name` (the function's own name by default).
 
         A coroutine function runs on the event loop, a plain one in a thread, and a `cpu_bound` one in a process, which
-        is killed when its time is up. The other options are defaults for the jobs that this app enqueues; the timeout
-        also holds for jobs that came without one.
+        is killed when its time is up. With `batch_size` it is given up to so many jobs at once, as a list of their
+        contexts, `batch_wait_seconds` after the first of them at the latest. The other options are defaults for the
+        jobs that this app enqueues; the timeout also holds for jobs that came without one.
 
         Raises:
             ConfigurationError: the name is taken, or the function cannot be a handler.
@@ -205,8 +129,9 @@ class App:
                     f"Two tasks are named {chosen!r}: one in {other.__module__}, one in {function.__module__}. "
                     "Give one of them another name: @app.task(name=…)."
                 )
-            kind = _kind_of(function, chosen, cpu_bound)
-            task: Task[..., Any] = Task(self, function, name=chosen, kind=kind, defaults=defaults)
+            kind = kind_of(function, chosen, cpu_bound)
+            batch = None if batch_size is None else BatchOptions(batch_size, batch_wait_seconds)
+            task: Task[..., Any] = Task(self, function, name=chosen, kind=kind, defaults=defaults, batch=batch)
             self.tasks[chosen] = task
             return task
 
@@ -424,26 +349,6 @@ class App:
         engine = await Engine.connect(url, database=database, driver=driver, role=role)
         await engine.prepare()
         return engine
-
-
-def _kind_of(function: Callable[..., Any], name: str, cpu_bound: bool) -> HandlerKind:
-    if not callable(function):
-        raise ConfigurationError(f"A task must be a function; {function!r} is not.")
-    check_text("name", name, limit=256)
-    coroutine = inspect.iscoroutinefunction(function)
-    if inspect.isasyncgenfunction(function) or inspect.isgeneratorfunction(function):
-        raise ConfigurationError(f"Task {name!r} is a generator; a handler returns once. Remove its `yield`.")
-    if not cpu_bound:
-        return HandlerKind.ASYNC if coroutine else HandlerKind.THREAD
-    if coroutine:
-        raise ConfigurationError(
-            f"Task {name!r} is a coroutine function; a cpu_bound task must be a plain one (`def`)."
-        )
-    if "<" in getattr(function, "__qualname__", "<"):
-        raise ConfigurationError(
-            f"Task {name!r} is defined inside a function; its process could not import it. Move it to the module's top."
-        )
-    return HandlerKind.PROCESS
 
 
 def _has_failed(task: asyncio.Task[Engine]) -> bool:

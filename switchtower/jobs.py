@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
+from switchtower.deduplication import DeduplicationOptions
 from switchtower.errors import InvalidInput
 from switchtower.ids import attempt_id
 from switchtower.payloads import PAYLOAD_LIMIT, check_text, check_value
@@ -49,6 +50,7 @@ class NewJob:
         ttl_ms: if it is not finished this long after enqueue, it fails with the kind `expired`.
         unique_key: while an open job of the tenant holds it, an equal enqueue answers with that job; `unique_for_ms`
             keeps the key held for that long from enqueue even when the job is finished.
+        deduplication: what equal enqueues do, by a key of the tenant and queue; instead of a `unique_key`.
         lifo: it goes before the jobs of its priority instead of behind them.
         parent_id: the parent waits for this job (or, if active, sees it as its child).
         depends_on: it stays blocked until all of these are completed.
@@ -72,6 +74,7 @@ class NewJob:
     group: str | None = None
     unique_key: str | None = None
     unique_for_ms: int | None = None
+    deduplication: DeduplicationOptions | None = None
     tags: Sequence[str] = ()
     lifo: bool = False
     parent_id: str | None = None
@@ -107,6 +110,8 @@ class NewJob:
             raise InvalidInput("backoff", "must be a Backoff.")
         if self.unique_for_ms is not None and self.unique_key is None:
             raise InvalidInput("uniqueForMs", "needs a uniqueKey.")
+        if self.deduplication is not None:
+            self._check_deduplication(self.deduplication)
         for name, text in (
             ("group", self.group),
             ("uniqueKey", self.unique_key),
@@ -131,6 +136,19 @@ class NewJob:
             raise InvalidInput(
                 "webhook", "webhooks are not available in this version; run a worker for the job instead."
             )
+
+    def _check_deduplication(self, options: DeduplicationOptions) -> None:
+        if not isinstance(options, DeduplicationOptions):
+            raise InvalidInput("deduplication", "must be DeduplicationOptions.")
+        options.check(delayed=self.run_at is not None or bool(self.delay_ms))
+        if self.unique_key is not None:
+            raise InvalidInput("deduplication", "has a key of its own; give a uniqueKey or this, not both.")
+        if not options.replaces:
+            return
+        if self.job_id is not None:
+            raise InvalidInput("jobId", "a job that is replaced keeps its id; leave it out.")
+        if self.parent_id is not None or self.depends_on or self.workflow is not None:
+            raise InvalidInput("deduplication", "a job of a flow or workflow cannot be replaced by a later one.")
 
 
 _OUR_ID = re.compile(r"job_[0-7][0-9a-hjkmnp-tv-z]{25}")
@@ -221,11 +239,16 @@ class TimelineEntry:
 
 
 class Deduplication(StrEnum):
-    """Why an enqueue answered with a job that was already there."""
+    """Why an enqueue answered with a job that was already there: one of its keys, or the deduplication that stands for
+    it; `REPLACED` says that the job is now what this enqueue asked for."""
 
     JOB_ID = "job_id"
     IDEMPOTENCY_KEY = "idempotency_key"
     UNIQUE_KEY = "unique_key"
+    SIMPLE = "simple"
+    THROTTLE = "throttle"
+    DEBOUNCE = "debounce"
+    REPLACED = "replaced"
 
 
 @dataclass(slots=True, kw_only=True)
@@ -254,6 +277,7 @@ class Job:
     group: str | None
     unique_key: str | None
     unique_for_ms: int | None
+    deduplication: DeduplicationOptions | None
     run_at: datetime
     created_at: datetime
     updated_at: datetime
@@ -280,13 +304,38 @@ class Job:
     timeline: list[TimelineEntry]
     traceparent: str | None = None
 
+    @property
+    def failures(self) -> int:
+        """How many attempts of this generation did not succeed; one that is running is not among them."""
+        running = bool(self.attempts) and self.attempts[-1].ended_at is None
+        return self.attempt - (running or self.state is JobState.COMPLETED)
 
-@dataclass(frozen=True, slots=True)
+
 class Enqueued:
-    """The answer to an enqueue: the job, and why it is an earlier one where it is."""
+    """The answer to an enqueue: the job, and why it is an earlier one where it is.
 
-    job: Job
-    deduplication: Deduplication | None = None
+    `job` may be given as what makes it: who enqueues thousands rarely looks at them all.
+    """
+
+    __slots__ = ("_job", "deduplication")
+
+    def __init__(self, job: Job | Callable[[], Job], deduplication: Deduplication | None = None) -> None:
+        self._job = job
+        self.deduplication = deduplication
+
+    @property
+    def job(self) -> Job:
+        """The job as it was stored."""
+        if not isinstance(self._job, Job):
+            self._job = self._job()
+        return self._job
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Enqueued):
+            return NotImplemented
+        return (self.job, self.deduplication) == (other.job, other.deduplication)
+
+    __hash__ = None  # type: ignore[assignment]
 
 
 @dataclass(slots=True)
@@ -339,7 +388,8 @@ class PayloadMatch:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobFilter:
-    """Which jobs: every given condition must hold; `None` does not restrict. `text` is a literal, case-insensitive."""
+    """Which jobs: every given condition must hold; `None` does not restrict. `text` is a literal, case-insensitive;
+    `retry_pending` is set from a failed attempt until the next claim, whether the job is retrying or waiting again."""
 
     ids: Sequence[str] | None = None
     queues: Sequence[str] | None = None
@@ -356,6 +406,7 @@ class JobFilter:
     error_fingerprint: str | None = None
     flow_id: str | None = None
     flow_root: bool | None = None
+    retry_pending: bool | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

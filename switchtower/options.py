@@ -8,6 +8,7 @@ from dataclasses import fields
 from datetime import datetime
 from typing import Any, TypedDict
 
+from switchtower.deduplication import DeduplicationOptions
 from switchtower.errors import InvalidInput
 from switchtower.jobs import ChildFailure, NewJob
 from switchtower.retry import Backoff
@@ -33,6 +34,7 @@ class EnqueueOptions(TypedDict, total=False):
     unique_key: str
     unique_for_ms: int
     unique_for_seconds: float
+    deduplication: DeduplicationOptions
     tags: Sequence[str]
     lifo: bool
     parent_id: str
@@ -50,6 +52,7 @@ _TYPES: dict[str, type] = {
     **{name: int for name in _FIELDS if name.endswith("_ms") or name in ("priority", "max_attempts")},
     **dict.fromkeys(("lifo", "remove_on_complete", "remove_on_fail", "webhook"), bool),
     "backoff": Backoff,
+    "deduplication": DeduplicationOptions,
     "on_child_failure": ChildFailure,
     "run_at": datetime,
 }

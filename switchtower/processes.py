@@ -24,8 +24,8 @@ import pebble
 from switchtower.context import JobContext, Signal
 from switchtower.errors import InvalidInput, LeaseLost
 from switchtower.execution import HandlerError, describe_error, storable_result
-from switchtower.handlers import Task
 from switchtower.jobs import ClaimedJob, Enqueued, Job
+from switchtower.tasks import Task
 
 if TYPE_CHECKING:
     from switchtower.callers import Caller

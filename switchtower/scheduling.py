@@ -12,7 +12,8 @@ from switchtower.jobs import NewJob
 
 if TYPE_CHECKING:
     from switchtower.engine import Engine
-    from switchtower.handlers import App, Task
+    from switchtower.handlers import App
+    from switchtower.tasks import Task
 
 __all__ = ["CronOptions", "declare", "declared"]
 

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
+from switchtower.batching import Batch, Gatherings, joined
 from switchtower.calls import Call, Calls, run_hooks
 from switchtower.claiming import Claimer, Pace
 from switchtower.context import Channel, JobContext, Signal, Stop
@@ -38,11 +39,15 @@ JOBS_PER_TURN = 32
 
 
 class Slot:
-    """One runner: the job that it runs now (`context` is None between jobs), and since when by the monotonic clock."""
+    """One runner: the job that it runs now (`context` is None between jobs), and since when by the monotonic clock.
 
-    __slots__ = ("abandoned", "began", "call", "context", "ends_at", "marked", "task", "timer")
+    One with a `batch` runs a single job of it, and is there beside the runner that gathered them.
+    """
 
-    def __init__(self) -> None:
+    __slots__ = ("abandoned", "batch", "began", "call", "context", "ends_at", "marked", "task", "timer")
+
+    def __init__(self, batch: Batch | None = None) -> None:
+        self.batch = batch
         self.task: asyncio.Task[None] | None = None
         self.context: JobContext | None = None
         self.call: Call | None = None
@@ -91,14 +96,19 @@ class Slots:
         self._quiet.set()
         self._left_behind: set[asyncio.Task[None]] = set()
         self.all: list[Slot] = []
+        self.gathered = Gatherings()
         self.abandoned = 0
         for _ in range(concurrency):
             self._add()
 
     @property
     def idle(self) -> int:
-        """How many runners wait for a job."""
-        return len(self._waiting)
+        """How many jobs could be taken at once: by runners that wait for one, and by batches that are gathered."""
+        return len(self._waiting) + self.gathered.missing
+
+    def wanted(self) -> list[str] | None:
+        """The names of the jobs that could be begun now; None for any."""
+        return None if self._waiting else self.gathered.names or None
 
     @property
     def running(self) -> list[Slot]:
@@ -106,7 +116,8 @@ class Slots:
         return [slot for slot in self.all if slot.context is not None]
 
     def arrived(self) -> None:
-        """Jobs are ready: wakes as many runners as can take one."""
+        """Jobs are ready: fills the batches that are gathered, and wakes as many runners as can take one."""
+        self._fill()
         for _ in range(min(len(self._claimer.ready), len(self._waiting))):
             waiter = self._waiting.pop()
             if not waiter.done():
@@ -119,7 +130,9 @@ class Slots:
             if context is None:
                 continue
             context.stop(reason)
-            if slot.call is not None and slot.call.interruptible and slot.task is not None:
+            if slot.batch is not None:
+                slot.batch.told()
+            elif slot.call is not None and slot.call.interruptible and slot.task is not None:
                 slot.task.cancel()
             self._loop.call_later(self._grace_seconds, self._abandon, slot, context)
 
@@ -164,8 +177,12 @@ class Slots:
                 continue
             job = ready.popleft()
             self._claimer.took_one()
+            call = self._calls.by_name.get(job.name)
             try:
-                await self._run_job(slot, job)
+                if call is not None and call.batch is not None:
+                    await self._run_batch(slot, call, job)
+                else:
+                    await self._run_job(slot, job)
             except Exception:
                 # A fault of ours, not the handler's: the runner must survive it, and the job is left to its lease.
                 logger.exception("running job %s went wrong", job.id)
@@ -180,6 +197,46 @@ class Slots:
         self._claimer.runner_is_idle()
         self._quiet.set()
         await waiter
+
+    def _fill(self) -> None:
+        for _ in range(self.gathered.fill(self._claimer.ready)):
+            self._claimer.took_one()
+
+    def _gathering(self) -> None:
+        self._fill()
+        self._claimer.runner_is_idle()
+
+    async def _run_batch(self, slot: Slot, call: Call, job: ClaimedJob) -> None:
+        """Gathers a batch around this job and runs it; or leaves the job to the runner that gathers one already."""
+        assert call.batch is not None
+        jobs = await self.gathered.gather(call.batch, job, self._gathering)
+        batch = Batch((job.id for job in jobs), interruptible=call.interruptible)
+        members = []
+        for each in jobs:
+            member = Slot(batch)
+            self.all.append(member)
+            member.task = self._loop.create_task(self._run_member(member, each, batch))
+            members.append(member.task)
+        if members:
+            await asyncio.wait(members)
+        if batch.calls:
+            # Its jobs are settled; only a handler that ignores its stop is still there.
+            _, busy = await asyncio.wait(batch.calls, timeout=self._grace_seconds)
+            if busy:
+                self._leave_behind(slot, busy)
+
+    async def _run_member(self, member: Slot, job: ClaimedJob, batch: Batch) -> None:
+        joined(batch)
+        try:
+            await self._run_job(member, job)
+        except Exception:
+            logger.exception("running job %s went wrong", job.id)
+            member.context = None
+        finally:
+            batch.leave(job.id)
+            if member in self.all:
+                self.all.remove(member)
+            self._quiet.set()
 
     async def _run_job(self, slot: Slot, job: ClaimedJob) -> None:
         call = self._calls.by_name.get(job.name)
@@ -233,7 +290,7 @@ class Slots:
             while slot.task.uncancel():
                 pass
         ran = time.monotonic() - began
-        self._pace.observe(ran)
+        self._pace.observe(ran if slot.batch is None else ran / slot.batch.size)
         self._settle(context, result, raised, ran)
 
     def _context(self, slot: Slot, job: ClaimedJob, call: Call, began: float) -> JobContext | None:
@@ -317,15 +374,9 @@ class Slots:
     def _abandon(self, slot: Slot, context: JobContext) -> None:
         if slot.context is not context:
             return
-        slot.abandoned = True
         slot.context = None
         context.ended = True
         self._clear_timer(slot)
-        self.all.remove(slot)
-        if slot.task is not None:
-            self._left_behind.add(slot.task)
-            slot.task.add_done_callback(self._left_behind.discard)
-        self.abandoned += 1
         logger.error(
             "the handler of job %s (%s) goes on although it was told to stop (%s); it is left behind",
             context.id,
@@ -333,6 +384,23 @@ class Slots:
             context.stop_reason,
         )
         self._settle(context, None, asyncio.CancelledError(), time.monotonic() - slot.began)
+        if slot.batch is None:
+            self._leave_behind(slot, [slot.task] if slot.task is not None else ())
+            return
+        # Whether the handler of the batch must be left behind shows when the last of its jobs has gone.
+        slot.abandoned = True
+        self.all.remove(slot)
+        if slot.task is not None:
+            slot.task.cancel()
+        self._quiet.set()
+
+    def _leave_behind(self, slot: Slot, tasks: Iterable[asyncio.Task[None]]) -> None:
+        slot.abandoned = True
+        self.all.remove(slot)
+        for task in tasks:
+            self._left_behind.add(task)
+            task.add_done_callback(self._left_behind.discard)
+        self.abandoned += 1
         self._add()
         self._quiet.set()
         self._on_abandoned()

@@ -25,13 +25,14 @@ from switchtower.calls import Calls
 from switchtower.context import JobContext, Stop
 from switchtower.errors import ConfigurationError, InvalidInput
 from switchtower.execution import classify, misfit
-from switchtower.handlers import App, Task
+from switchtower.handlers import App
 from switchtower.ids import JOB, lease_token, new_id
 from switchtower.jobs import ClaimedJob, Enqueued, Job, JobError, NewJob
 from switchtower.payloads import check_value
 from switchtower.retry import DEFAULT_BACKOFF
 from switchtower.runner import queues_of
 from switchtower.states import JobState
+from switchtower.tasks import Task
 from switchtower.worker import Worker
 from switchtower.workers import OutcomeKind
 

@@ -245,8 +245,9 @@ class Worker:
             poll_seconds=self._poll_seconds,
             idle_runners=lambda: self._slots.idle,
             may_claim=lambda: self._reporter.reachable and not self._reporter.is_full,
-            is_quiet=lambda: not self._slots.running and not self._claimer.ready and not self._reporter.buffered,
+            is_quiet=self._is_quiet,
             arrived=lambda: self._slots.arrived(),
+            wanted=lambda: self._slots.wanted(),
         )
         self._slots = Slots(
             concurrency=self.concurrency,
@@ -260,6 +261,10 @@ class Worker:
             grace_seconds=self._grace_seconds,
             on_abandoned=self._left_one_behind,
         )
+
+    def _is_quiet(self) -> bool:
+        waiting = len(self._claimer.ready) + self._slots.gathered.count + self._reporter.buffered
+        return not waiting and not self._slots.running
 
     # While it works.
 
@@ -276,7 +281,7 @@ class Worker:
         while True:
             await asyncio.sleep(WATCH_SECONDS)
             stock = self._claimer.ready
-            if not stock and not self._slots.running:
+            if not stock and not self._slots.running and not self._slots.gathered.count:
                 continue
             try:
                 self._cancel(await self._engine.claims.cancel_requests(self.id))
@@ -290,8 +295,10 @@ class Worker:
     def _cancel(self, ids: set[str]) -> None:
         if not ids:
             return
-        for job in [job for job in self._claimer.ready if job.id in ids]:
+        unbegun = [job for job in self._claimer.ready if job.id in ids]
+        for job in unbegun:
             self._claimer.ready.remove(job)
+        for job in [*unbegun, *self._slots.gathered.take_back(ids)]:
             self._reporter.add(Outcome(job.id, job.token, OutcomeKind.ABORT, started=False))
         fresh = [
             slot
@@ -313,6 +320,7 @@ class Worker:
         logger.error("the lease of worker %s is lost: it stops its handlers and ends", self.id)
         self._ending = Ending.LEASE_LOST
         self._claimer.drain()
+        self._slots.gathered.take_back()
         self._slots.stop(Stop.LEASE_LOST)
         self._end.set()
 
@@ -334,7 +342,7 @@ class Worker:
 
     async def _wind_down(self, engine: Engine, *, claims: asyncio.Task[None]) -> None:
         """Stops claiming, releases what was not begun, waits for the rest, records everything, says goodbye."""
-        self._release(self._claimer.drain())
+        self._release([*self._claimer.drain(), *self._slots.gathered.take_back()])
         await asyncio.wait([claims], timeout=FLUSH_SECONDS)
         lost = self._ending is Ending.LEASE_LOST
         self._release(self._claimer.drain() if not lost else ())

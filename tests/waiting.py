@@ -11,7 +11,7 @@ from typing import TypeVar
 T = TypeVar("T")
 
 
-async def until(condition: Callable[[], T | Awaitable[T]], *, timeout_seconds: float = 10) -> T:
+async def until(condition: Callable[[], T | Awaitable[T]], *, timeout_seconds: float = 60) -> T:
     """Ask `condition` every 10 ms until its answer is true, and return that answer; AssertionError after the limit."""
     deadline = time.monotonic() + timeout_seconds
     while True:

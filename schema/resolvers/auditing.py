@@ -12,6 +12,7 @@ from functools import wraps
 from typing import Any, Concatenate, ParamSpec, TypeVar, cast
 
 from schema.context import Context
+from switchtower.engine.refusals import told_elsewhere
 from switchtower.errors import StoreUnavailable, SwitchtowerError
 
 __all__ = ["audited"]
@@ -41,28 +42,33 @@ def audited(
 
         @wraps(resolver)
         async def call(context: Context, *args: P.args, **kwargs: P.kwargs) -> R:
-            given = signature.bind(context, *args, **kwargs).arguments
-            name = action if isinstance(action, str) else action(given)
-            named = {
-                field: _text(given.get(argument))
-                for field, argument in (("job_id", job_id), ("queue", queue), ("target", target))
-                if argument is not None
-            }
-            audit = context.engine.audit
-            row = None if leaves_event else await audit.begin(name, caller=context.caller, details={}, **named)
+            def described() -> tuple[str, dict[str, str | None]]:
+                given = signature.bind(context, *args, **kwargs).arguments
+                return action if isinstance(action, str) else action(given), {
+                    field: _text(given.get(argument))
+                    for field, argument in (("job_id", job_id), ("queue", queue), ("target", target))
+                    if argument is not None
+                }
+
+            row = None
+            if not leaves_event:
+                name, named = described()
+                row = await context.engine.audit.begin(name, caller=context.caller, details={}, **named)
             try:
-                answer = await resolver(context, *args, **kwargs)
+                with told_elsewhere():
+                    answer = await resolver(context, *args, **kwargs)
             except StoreUnavailable:
                 # Nobody knows whether it happened; if it did, its event tells.
                 raise
             except SwitchtowerError as error:
                 if row is not None:
-                    await audit.end(row, error=error.message)
+                    await context.engine.audit.end(row, error=error.message)
                 else:
-                    await audit.refused(name, error, caller=context.caller, **named)
+                    name, named = described()
+                    await context.engine.audit.refused(name, error, caller=context.caller, **named)
                 raise
             if row is not None:
-                await audit.end(row)
+                await context.engine.audit.end(row)
             return answer
 
         return cast("Resolver[P, R]", call)

@@ -12,13 +12,28 @@ from switchtower.jobs import JobFilter
 from switchtower.pages import Count, Page
 from switchtower.payloads import check_text, check_value
 
-__all__ = ["DEFAULT_PAGE", "Listing", "PageArguments", "Window", "bounded", "check_filter", "check_ids", "window"]
+__all__ = [
+    "DEFAULT_PAGE",
+    "MAX_LIMIT",
+    "MAX_OFFSET",
+    "Listing",
+    "PageArguments",
+    "Window",
+    "bounded",
+    "check_filter",
+    "check_ids",
+    "check_offset",
+    "window",
+]
 
 DEFAULT_PAGE = 50
 MAX_IDS = 1_000
 MAX_VALUES = 100
 MAX_TEXT = 256
 MAX_CURSOR = 1_024
+MAX_OFFSET = 2**31 - 1
+MAX_LIMIT = 1_000
+"""Of a page by offset, which only the REST dialects ask for."""
 
 T = TypeVar("T")
 
@@ -82,6 +97,12 @@ def bounded(field: str, value: int, low: int, high: int) -> int:
     if not low <= value <= high:
         raise InvalidInput(field, f"must be between {low:,} and {high:,}.")
     return value
+
+
+def check_offset(offset: int, limit: int) -> None:
+    """Raises InvalidInput for a page by offset out of bounds."""
+    bounded("offset", offset, 0, MAX_OFFSET)
+    bounded("limit", limit, 1, MAX_LIMIT)
 
 
 def check_ids(field: str, ids: Sequence[str]) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 from schema.context import Context
 from schema.resolvers.auditing import audited
 from schema.resolvers.authority import needs
-from schema.resolvers.bounds import Listing, Window, bounded
+from schema.resolvers.bounds import Listing, Window, bounded, check_offset
 from schema.resolvers.streams import follow
 from switchtower.access import Scope
 from switchtower.crons import Cron, NewCron
@@ -18,7 +18,7 @@ from switchtower.events import Event, Gap, Topic
 from switchtower.jobs import Enqueued
 from switchtower.payloads import check_text
 
-__all__ = ["create", "delete", "events", "get", "next_runs", "page", "switch", "trigger", "update"]
+__all__ = ["create", "delete", "events", "get", "next_runs", "offset_page", "page", "switch", "trigger", "update"]
 
 MAX_RUNS = 100
 
@@ -36,6 +36,13 @@ async def page(context: Context, part: Window) -> Listing[Cron]:
         raise InvalidInput("last", "crons are paged forwards; use first and after.")
     found = await context.engine.crons.page(caller=context.caller, first=part.first, after=part.after)
     return Listing(found, lambda: context.engine.crons.count(caller=context.caller))
+
+
+@needs(Scope.READ)
+async def offset_page(context: Context, *, offset: int, limit: int) -> list[Cron]:
+    """The crons, the oldest first, from the one with this number on. Raises InvalidInput."""
+    check_offset(offset, limit)
+    return await context.engine.crons.offset_page(caller=context.caller, offset=offset, limit=limit)
 
 
 @audited("cron.create")
@@ -73,6 +80,7 @@ async def trigger(context: Context, id: str, *, idempotency_key: str | None = No
     """Enqueues the cron's job now, beside its slots. Raises NotFound, InvalidInput."""
     if idempotency_key is not None:
         check_text("idempotencyKey", idempotency_key, limit=512)
+    await context.engine.keys.check_quota(1, caller=context.caller)
     return await context.engine.crons.trigger(id, caller=context.caller, idempotency_key=idempotency_key)
 
 

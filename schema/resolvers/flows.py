@@ -12,7 +12,7 @@ from schema.resolvers.streams import changes_where
 from switchtower.access import Scope
 from switchtower.engine import BulkOperation
 from switchtower.events import Topic
-from switchtower.flows import Flow, FlowNode
+from switchtower.flows import Flow, FlowNode, plan
 from switchtower.jobs import JobFilter
 from switchtower.payloads import check_text
 from switchtower.states import FINAL, JobState
@@ -24,9 +24,11 @@ COALESCED_SECONDS = 0.1
 
 @needs(Scope.OPERATE)
 async def enqueue(context: Context, root: FlowNode, *, idempotency_key: str | None = None) -> Flow:
-    """Creates all jobs of a flow, or none. Raises InvalidInput, Conflict."""
+    """Creates all jobs of a flow, or none. Raises InvalidInput, Conflict, RateLimited (the month's quota)."""
     if idempotency_key is not None:
         check_text("idempotencyKey", idempotency_key, limit=512)
+    if context.caller.org is not None:
+        await context.engine.keys.check_quota(len(plan(root)), caller=context.caller)
     return await context.engine.flows.enqueue(root, caller=context.caller, idempotency_key=idempotency_key)
 
 

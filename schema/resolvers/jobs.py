@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Collection, Sequence
 from dataclasses import dataclass, replace
 
 from schema.context import Context
 from schema.resolvers.auditing import audited
 from schema.resolvers.authority import needs
-from schema.resolvers.bounds import Listing, Window, check_filter, check_ids, check_values
+from schema.resolvers.bounds import Listing, Window, check_filter, check_ids, check_offset, check_values
 from schema.resolvers.streams import changes, follow
 from switchtower.access import Scope
 from switchtower.engine import Blockage, ErrorCluster, JobOrder
 from switchtower.errors import InvalidInput, StoreUnavailable, SwitchtowerError
 from switchtower.events import Event, Gap, Topic
 from switchtower.jobs import Enqueued, Job, JobFilter, JobUpdate, NewJob
-from switchtower.pages import Page
+from switchtower.pages import Count, Page
 from switchtower.states import FINAL, JobState
 
 __all__ = [
@@ -25,12 +25,14 @@ __all__ = [
     "cancel",
     "children",
     "children_found",
+    "count",
     "counts",
     "enqueue",
     "enqueue_many",
     "error_clusters",
     "events",
     "get",
+    "offset_page",
     "page",
     "promote",
     "remove",
@@ -67,6 +69,23 @@ async def page(
     check_filter(filter)
     found = await context.engine.jobs.page(filter, caller=context.caller, order=order, with_=with_, **part.arguments)
     return Listing(found, lambda: context.engine.jobs.count(filter, caller=context.caller))
+
+
+@needs(Scope.READ)
+async def offset_page(
+    context: Context, filter: JobFilter, *, offset: int, limit: int, with_: frozenset[str] | None = None
+) -> list[Job]:
+    """The jobs that match, the oldest first, from the one with this number on. Raises InvalidInput."""
+    check_filter(filter)
+    check_offset(offset, limit)
+    return await context.engine.jobs.offset_page(filter, caller=context.caller, offset=offset, limit=limit, with_=with_)
+
+
+@needs(Scope.READ)
+async def count(context: Context, filter: JobFilter, *, cap: int = 10_000) -> Count:
+    """How many jobs match, counted up to `cap` where it takes more than the counters. Raises InvalidInput."""
+    check_filter(filter)
+    return await context.engine.jobs.count(filter, caller=context.caller, cap=cap)
 
 
 @needs(Scope.READ)
@@ -138,20 +157,24 @@ async def enqueue_many(
 
 @audited("job.cancel", job_id="id")
 @needs(Scope.OPERATE)
-async def cancel(context: Context, id: str) -> Job:
-    """Cancels an open job now; asks the handler of an active one to stop. Raises NotFound, InvalidTransition."""
-    return await context.engine.jobs.cancel(id, caller=context.caller)
+async def cancel(context: Context, id: str, *, only: Collection[JobState] | None = None) -> Job:
+    """Cancels an open job now; asks the handler of an active one to stop. With `only`, one of these states.
+
+    Raises:
+        NotFound, InvalidTransition.
+    """
+    return await context.engine.jobs.cancel(id, caller=context.caller, only=only)
 
 
 @audited("job.retry", job_id="id")
 @needs(Scope.OPERATE)
-async def retry(context: Context, id: str) -> Job:
-    """Makes a job that ended, or that waits for a later time, run again now.
+async def retry(context: Context, id: str, *, only: Collection[JobState] | None = None) -> Job:
+    """Makes a job that ended, or that waits for a later time, run again now. With `only`, one of these states.
 
     Raises:
         NotFound, InvalidTransition, Conflict (another job holds its unique key).
     """
-    return await context.engine.jobs.retry(id, caller=context.caller)
+    return await context.engine.jobs.retry(id, caller=context.caller, only=only)
 
 
 @audited("job.promote", job_id="id")

@@ -14,10 +14,11 @@ from switchtower.access import Scope
 from switchtower.engine import GroupCount, Queue
 from switchtower.errors import NotFound
 from switchtower.events import Event, Gap, Topic
+from switchtower.limits import QueueLimits
 from switchtower.payloads import check_text
 from switchtower.states import JobState
 
-__all__ = ["clean", "drain", "events", "get", "list_all", "obliterate", "pause", "resume", "watch_counts"]
+__all__ = ["clean", "drain", "events", "get", "list_all", "obliterate", "pause", "resume", "set_limits", "watch_counts"]
 
 MAX_NAME = 256
 DAY_MS = 24 * 3600 * 1000
@@ -43,18 +44,25 @@ async def groups(context: Context, name: str) -> list[GroupCount]:
 
 @audited("queue.pause", queue="name")
 @needs(Scope.OPERATE)
-async def pause(context: Context, name: str, *, job_name: str | None = None) -> Queue:
-    """From now on nothing of the queue starts (of one job name: nothing with that name). Raises InvalidInput."""
+async def pause(context: Context, name: str, *, job_name: str | None = None, group: str | None = None) -> Queue:
+    """From now on nothing of the queue starts (of one job name or group: nothing of that). Raises InvalidInput."""
     _check_names(name, job_name)
-    return await context.engine.queues.pause(name, caller=context.caller, job_name=job_name)
+    return await context.engine.queues.pause(name, caller=context.caller, job_name=job_name, group=group)
 
 
 @audited("queue.resume", queue="name")
 @needs(Scope.OPERATE)
-async def resume(context: Context, name: str, *, job_name: str | None = None) -> Queue:
+async def resume(context: Context, name: str, *, job_name: str | None = None, group: str | None = None) -> Queue:
     """Ends such a pause. Raises InvalidInput."""
     _check_names(name, job_name)
-    return await context.engine.queues.resume(name, caller=context.caller, job_name=job_name)
+    return await context.engine.queues.resume(name, caller=context.caller, job_name=job_name, group=group)
+
+
+@audited("queue.limit", queue="name")
+@needs(Scope.OPERATE)
+async def set_limits(context: Context, name: str, limits: QueueLimits) -> Queue:
+    """Sets all limits of a queue, in the place of those that it has. Raises InvalidInput."""
+    return await context.engine.queues.set_limits(name, limits, caller=context.caller)
 
 
 @audited("queue.drain", queue="name")

@@ -10,17 +10,31 @@ from typing import Any
 from schema.context import Context
 from schema.resolvers.auditing import audited
 from schema.resolvers.authority import needs
-from schema.resolvers.bounds import Listing, Window
+from schema.resolvers.bounds import Listing, Window, check_offset
 from schema.resolvers.streams import changes
 from switchtower.access import Scope
 from switchtower.errors import NotFound
 from switchtower.events import Topic
 from switchtower.ids import job_of_run
+from switchtower.pages import Count
 from switchtower.payloads import check_text
 from switchtower.states import FINAL
 from switchtower.workflows import NewRun, RunState, WorkflowRun
 
-__all__ = ["PublishedEvent", "Workflow", "cancel", "get", "names", "page", "publish", "replay", "start", "watch"]
+__all__ = [
+    "PublishedEvent",
+    "Workflow",
+    "cancel",
+    "count",
+    "get",
+    "names",
+    "offset_page",
+    "page",
+    "publish",
+    "replay",
+    "start",
+    "watch",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,9 +79,25 @@ async def page(
     return Listing(found, lambda: runs.count(caller=context.caller, workflow=workflow, states=states))
 
 
+@needs(Scope.READ)
+async def offset_page(
+    context: Context, *, states: Sequence[RunState] | None, offset: int, limit: int
+) -> list[WorkflowRun]:
+    """Runs, the oldest first, from the one with this number on, without their steps. Raises InvalidInput."""
+    check_offset(offset, limit)
+    return await context.engine.workflows.offset_page(caller=context.caller, states=states, offset=offset, limit=limit)
+
+
+@needs(Scope.READ)
+async def count(context: Context, *, states: Sequence[RunState] | None, cap: int = 10_000) -> Count:
+    """How many runs there are in these states, counted up to `cap`."""
+    return await context.engine.workflows.count(caller=context.caller, states=states, cap=cap)
+
+
 @needs(Scope.OPERATE)
 async def start(context: Context, new: NewRun) -> WorkflowRun:
     """Starts a run; the same idempotency key or run id gives the same run. Raises InvalidInput."""
+    await context.engine.keys.check_quota(1, caller=context.caller)
     started = await context.engine.workflows.start(new, caller=context.caller)
     run = await get(context, started.job.id)
     if run is None:

@@ -18,6 +18,7 @@ from switchtower.cli import (
     flows,
     jobs,
     keys,
+    limits,
     queues,
     sdl,
     search,
@@ -25,6 +26,7 @@ from switchtower.cli import (
     stats,
     tail,
     top,
+    workflows,
 )
 from switchtower.cli.output import EXIT_REFUSED, exit_code, report
 from switchtower.errors import SwitchtowerError
@@ -56,8 +58,10 @@ app.command("queues")(queues.queues)
 app.command("pause")(queues.pause)
 app.command("resume")(queues.resume)
 app.command("drain")(queues.drain)
+app.command("limits")(limits.limits)
 app.add_typer(crons.app, name="crons")
 app.add_typer(flows.app, name="flows")
+app.add_typer(workflows.app, name="workflows")
 app.add_typer(dead_letters.app, name="dlq")
 app.add_typer(keys.app, name="keys")
 app.command("stats")(stats.stats)

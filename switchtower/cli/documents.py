@@ -21,11 +21,13 @@ __all__ = [
     "QUEUE",
     "QUEUES",
     "QUEUE_COUNTS",
+    "QUEUE_LIMITS",
     "REMOVE_DEAD_LETTERS",
     "REPLAY_DEAD_LETTER",
     "REPLAY_DEAD_LETTERS",
     "RESUME_QUEUE",
     "SEARCH",
+    "SET_QUEUE_LIMITS",
     "STATS",
     "WATCH_JOB",
     "WHY",
@@ -35,7 +37,7 @@ __all__ = [
 
 _ERROR = "... on Error { code message } ... on ValidationError { field }"
 _COUNTS = "scheduled waiting blocked active retrying completed failed cancelled"
-_QUEUE = f"name paused pausedNames counts {{ {_COUNTS} }} latencyMs throughputPerMinute"
+_QUEUE = f"name paused pausedNames pausedGroups counts {{ {_COUNTS} }} latencyMs throughputPerMinute"
 _FAILURE = "kind type message fingerprint stack"
 _JOB = f"""id customId name queue state priority payload result progress attempt maxAttempts tags group uniqueKey
   runAt createdAt startedAt finishedAt timeoutMs cancelRequestedAt error {{ {_FAILURE} }}"""
@@ -70,10 +72,16 @@ BULK = {
 BULK_PROGRESS = f"subscription Bulk($id: ID!) {{ bulkOperation(id: $id) {{ {_BULK} }} }}"
 
 QUEUES = f"query Queues {{ queues {{ {_QUEUE} }} }}"
-QUEUE = f"query Queue($name: String!) {{ queue(name: $name) {{ {_QUEUE} groups {{ name waiting active }} }} }}"
-PAUSE_QUEUE = f"""mutation Pause($name: String!, $jobName: String) {{ pauseQueue(name: $name, jobName: $jobName) {{
+QUEUE = f"query Queue($name: String!) {{ queue(name: $name) {{ {_QUEUE} groups {{ name waiting active paused }} }} }}"
+PAUSE_QUEUE = f"""mutation Pause($name: String!, $jobName: String, $group: String) {{
+  pauseQueue(name: $name, jobName: $jobName, group: $group) {{
   ... on Queue {{ {_QUEUE} }} {_ERROR} }} }}"""
 RESUME_QUEUE = PAUSE_QUEUE.replace("Pause(", "Resume(").replace("pauseQueue", "resumeQueue")
+_RATE = "concurrency rate { starts perMs }"
+_LIMITS = f"limits {{ {_RATE} names {{ name {_RATE} }} perGroup {{ {_RATE} }} groups {{ name {_RATE} }} }}"
+QUEUE_LIMITS = f"query Limits($name: String!) {{ queue(name: $name) {{ {_LIMITS} }} }}"
+SET_QUEUE_LIMITS = f"""mutation Limit($name: String!, $input: QueueLimitsInput!) {{
+  setQueueLimits(name: $name, input: $input) {{ ... on Queue {{ {_LIMITS} }} {_ERROR} }} }}"""
 DRAIN_QUEUE = f"""mutation Drain($name: String!) {{ drainQueue(name: $name) {{
   ... on RemovedJobs {{ removed }} {_ERROR} }} }}"""
 QUEUE_COUNTS = f"""subscription Counts($names: [String!], $intervalMs: Int) {{

@@ -9,6 +9,8 @@ import typer
 from switchtower.cli.follow import follow, outcome_code, outcome_text
 from switchtower.cli.options import AsJson, Url, call, duration_ms, moment, parse_payload
 from switchtower.cli.output import note, print_json, print_json_line, print_text
+from switchtower.deduplication import DeduplicationMode, DeduplicationOptions
+from switchtower.errors import InvalidInput
 
 __all__ = ["enqueue"]
 
@@ -30,6 +32,18 @@ def enqueue(
     group: Annotated[str | None, typer.Option("--group", help="Its group.")] = None,
     unique_key: Annotated[str | None, typer.Option("--unique-key", help="No second open job with this key.")] = None,
     unique_for: Annotated[str | None, typer.Option("--unique-for", help="Hold the key at least this long.")] = None,
+    deduplicate: Annotated[
+        str | None,
+        typer.Option(
+            "--deduplicate",
+            metavar="MODE",
+            help="simple, throttle (first of --dedup-ttl wins) or debounce (last wins).",
+        ),
+    ] = None,
+    dedup_key: Annotated[
+        str | None, typer.Option("--dedup-key", help="What makes jobs equal (task and payload if left out).")
+    ] = None,
+    dedup_ttl: Annotated[str | None, typer.Option("--dedup-ttl", help="How long at most: 30s, 5m, 2h.")] = None,
     tag: Annotated[list[str] | None, typer.Option("--tag", "-t", help="A tag; can be repeated.")] = None,
     lifo: Annotated[bool, typer.Option("--lifo", help="Before the other jobs of its priority.")] = False,
     parent: Annotated[str | None, typer.Option("--parent", help="The job that waits for this one.")] = None,
@@ -59,6 +73,7 @@ def enqueue(
         "group": group,
         "unique_key": unique_key,
         "unique_for_ms": duration_ms("--unique-for", unique_for),
+        "deduplication": _deduplication(deduplicate, dedup_key, dedup_ttl),
         "tags": tag,
         "lifo": lifo or None,
         "parent_id": parent,
@@ -73,6 +88,15 @@ def enqueue(
     raise typer.Exit(call(url, lambda client: _enqueue(client, name, body, given, watch=watch, as_json=as_json)))
 
 
+def _deduplication(mode: str | None, key: str | None, ttl: str | None) -> DeduplicationOptions | None:
+    if mode is None and key is None and ttl is None:
+        return None
+    if mode is not None and mode not in tuple(DeduplicationMode):
+        raise InvalidInput("--deduplicate", f"{mode!r} is none of {', '.join(DeduplicationMode)}.")
+    chosen = DeduplicationMode(mode or "simple")
+    return DeduplicationOptions(mode=chosen, key=key, ttl_ms=duration_ms("--dedup-ttl", ttl))
+
+
 async def _enqueue(client: Any, name: str, payload: Any, options: dict[str, Any], *, watch: bool, as_json: bool) -> int:
     handle = await client.enqueue(name, payload, **options)
     answer = {
@@ -82,7 +106,9 @@ async def _enqueue(client: Any, name: str, payload: Any, options: dict[str, Any]
         "state": handle.state,
         "deduplication": handle.deduplication,
     }
-    if handle.deduplication:
+    if handle.deduplication == "REPLACED":
+        note(f"{handle.id} was waiting for its time; it was replaced.")
+    elif handle.deduplication:
         note(
             f"{handle.id} was there already (same {handle.deduplication.lower().replace('_', ' ')}); nothing was added."
         )

@@ -18,6 +18,7 @@ COUNTED = ("waiting", "active", "scheduled", "retrying", "blocked", "completed",
 
 QueueName = Annotated[str, typer.Argument(metavar="QUEUE", help="The queue.")]
 TaskName = Annotated[str | None, typer.Option("--name", "-n", help="Only jobs of this task.")]
+GroupName = Annotated[str | None, typer.Option("--group", "-g", help="Only jobs of this group.")]
 
 
 def queues(
@@ -44,18 +45,22 @@ def queues(
     print_queues([queue])
     if queue["groups"]:
         print_text()
-        rows = ((g["name"], g["waiting"], g["active"]) for g in queue["groups"])
-        print_table(("GROUP", "WAITING", "ACTIVE"), rows, right=("WAITING", "ACTIVE"))
+        rows = ((g["name"], g["waiting"], g["active"], "paused" if g["paused"] else "") for g in queue["groups"])
+        print_table(("GROUP", "WAITING", "ACTIVE", ""), rows, right=("WAITING", "ACTIVE"))
 
 
-def pause(name: QueueName, job_name: TaskName = None, url: Url = None, as_json: AsJson = False) -> None:
-    """Start no more jobs of a queue, or of one task in it; running ones go on."""
-    _control(PAUSE_QUEUE, name, job_name, url, as_json=as_json)
+def pause(
+    name: QueueName, job_name: TaskName = None, group: GroupName = None, url: Url = None, as_json: AsJson = False
+) -> None:
+    """Start no more jobs of a queue, or of one task or one group in it; running ones go on."""
+    _control(PAUSE_QUEUE, name, job_name, group, url, as_json=as_json)
 
 
-def resume(name: QueueName, job_name: TaskName = None, url: Url = None, as_json: AsJson = False) -> None:
-    """Let a paused queue, or one task in it, run again."""
-    _control(RESUME_QUEUE, name, job_name, url, as_json=as_json)
+def resume(
+    name: QueueName, job_name: TaskName = None, group: GroupName = None, url: Url = None, as_json: AsJson = False
+) -> None:
+    """Let a paused queue, or one task or one group in it, run again."""
+    _control(RESUME_QUEUE, name, job_name, group, url, as_json=as_json)
 
 
 def drain(name: QueueName, yes: Yes = False, url: Url = None, as_json: AsJson = False) -> None:
@@ -95,14 +100,20 @@ def latency_text(ms: int | None) -> str:
 def _paused(queue: dict[str, Any]) -> str:
     if queue["paused"]:
         return "paused"
-    return f"paused: {', '.join(queue['pausedNames'])}" if queue["pausedNames"] else ""
+    held = [*queue["pausedNames"], *(f"group {group}" for group in queue["pausedGroups"])]
+    return f"paused: {', '.join(held)}" if held else ""
 
 
-def _control(mutation: str, name: str, job_name: str | None, url: str | None, *, as_json: bool) -> None:
-    queue = call(url, lambda client: client.mutate(mutation, {"name": name, "jobName": job_name}))
+def _control(
+    mutation: str, name: str, job_name: str | None, group: str | None, url: str | None, *, as_json: bool
+) -> None:
+    variables = {"name": name, "jobName": job_name, "group": group}
+    queue = call(url, lambda client: client.mutate(mutation, variables))
     if as_json:
         print_json(queue)
         return
-    part = f"{job_name} in {name}" if job_name else name
+    part = f"{job_name} in {name}" if job_name else f"group {group} in {name}" if group else name
     stopped = job_name in queue["pausedNames"] if job_name else queue["paused"]
+    if group:
+        stopped = group in queue["pausedGroups"]
     print_text(f"{part} is {'paused' if stopped else 'running'}; {queue['counts']['waiting']} jobs wait")

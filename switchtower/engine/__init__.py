@@ -20,6 +20,7 @@ from switchtower.engine.jobs import ErrorCluster, JobOrder, Jobs
 from switchtower.engine.keys import Keys
 from switchtower.engine.metrics import Metrics
 from switchtower.engine.queues import GroupCount, Queue, Queues
+from switchtower.engine.refusals import write_down
 from switchtower.engine.search import Found, Search, SearchType, checked_paths
 from switchtower.engine.stats import Stats, Totals
 from switchtower.engine.upkeep import Retention, Upkeep
@@ -92,6 +93,7 @@ class Engine:
         self.blockages = Blockages(store)
         self.search = Search(store, self.queues)
         self.upkeep = Upkeep(store, self.effects, self.workers, self.bulk, retention, self.metrics, self.audit)
+        write_down(self)
 
     @classmethod
     async def connect(

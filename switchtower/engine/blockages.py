@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
+from switchtower.engine.permits import Permits, described
 from switchtower.jobs import Job
+from switchtower.limits import Limit
 from switchtower.states import FINAL, JobState
 from switchtower.store import queues as queue_commands
 from switchtower.store.collections import Store
 from switchtower.store.driver import translate_errors
 from switchtower.store.guards import claimable
 from switchtower.store.indexes import HOT
+from switchtower.store.permits import Level
 
 __all__ = ["Blockage", "BlockageKind", "Blockages"]
 
@@ -34,9 +38,13 @@ class BlockageKind(StrEnum):
     WAITS_FOR_EVENT = "waits_for_event"
     QUEUE_PAUSED = "queue_paused"
     NAME_PAUSED = "name_paused"
+    GROUP_PAUSED = "group_paused"
+    CONCURRENCY_LIMIT = "concurrency_limit"
+    RATE_LIMIT = "rate_limit"
     NO_WORKER = "no_worker"
     NO_HANDLER = "no_handler"
     JOBS_AHEAD = "jobs_ahead"
+    CRON_DISABLED = "cron_disabled"
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +63,7 @@ class Blockages:
 
     def __init__(self, store: Store) -> None:
         self._store = store
+        self._permits = Permits(store)
 
     async def of(self, job: Job) -> list[Blockage]:
         """Every cause that holds the job back now; empty when it is about to run."""
@@ -68,20 +77,27 @@ class Blockages:
         """
         events = await self._awaited([job.id for job in jobs if job.state is JobState.SCHEDULED])
         causes = [_own(job, events.get(job.id)) for job in jobs]
+        switched_off = await self._disabled({job.cron_id for job in jobs if job.cron_id and job.state in FINAL})
+        for job, found in zip(jobs, causes, strict=True):
+            if job.cron_id in switched_off and job.state in FINAL:
+                message = f"The cron that made it, {job.cron_id}, is disabled: no further job of it comes."
+                found.append(Blockage(BlockageKind.CRON_DISABLED, message, None, "enableCron"))
         held = [job for job in jobs if job.state not in FINAL and job.state is not JobState.ACTIVE]
         if not held:
             return causes
-        controls = await queue_commands.controls(self._store, sorted({job.queue for job in held}))
+        controls = await queue_commands.many_controls(self._store, {(job.queue, job.org) for job in held})
         workers = await self._store.workers.find(
             {"state": {"$in": ["live", "draining"]}}, {"queues": 1, "names": 1}
         ).to_list(1_000)
         unserved = {(job.queue, job.name) for job in held if _lacks_handler(job, workers)}
         waiting = await self._waiting(unserved) if unserved else {}
+        bounds = await self._limits([job for job in held if job.state is JobState.WAITING], controls)
         free = []
         for job, found in zip(jobs, causes, strict=True):
             if job.state in FINAL or job.state is JobState.ACTIVE:
                 continue
             found += _paused(job, controls[job.queue])
+            found += bounds.get(job.id, [])
             found += _unserved(job, workers, waiting)
             if not found and job.state is JobState.WAITING:
                 free.append((job, found))
@@ -89,6 +105,27 @@ class Blockages:
         for job, found in free:
             found += ahead.get(job.id, [])
         return causes
+
+    async def _limits(
+        self, jobs: Sequence[Job], controls: Mapping[str, queue_commands.AllControls]
+    ) -> dict[str, list[Blockage]]:
+        """The limits that have no room for a waiting job now, by the jobs' ids."""
+        tenants = await self._permits.tenants({job.org for job in jobs if job.org})
+        needs = {
+            job.id: controls[job.queue].limits_of(job.org, job.name, job.group) | tenants.get(job.org, {})
+            for job in jobs
+        }
+        limits = {key: limit for needed in needs.values() for key, limit in needed.items()}
+        levels = await self._permits.levels(limits)
+        full = {key: _full(key, limit, levels[key]) for key, limit in limits.items() if not levels[key].room(limit)}
+        return {id: [full[key] for key in needed if key in full] for id, needed in needs.items()}
+
+    async def _disabled(self, cron_ids: AbstractSet[str]) -> set[str]:
+        """Which of these crons are switched off."""
+        if not cron_ids:
+            return set()
+        rows = self._store.crons.find({"_id": {"$in": sorted(cron_ids)}, "enabled": False}, {"_id": 1})
+        return {row["_id"] async for row in rows}
 
     async def _awaited(self, ids: Sequence[str]) -> dict[str, list[str]]:
         """The names of the events that workflow runs wait for, by the ids of their jobs."""
@@ -118,16 +155,16 @@ class Blockages:
     async def _ahead(self, jobs: Sequence[Job]) -> dict[str, list[Blockage]]:
         if not jobs:
             return {}
-        places = {"rank": 1, "order": 1, "seq": 1, "queue": 1}
+        places = {"rank": 1, "order": 1, "seq": 1, "queue": 1, "lane": 1}
         rows = await self._store.jobs.find({"_id": {"$in": [job.id for job in jobs]}}, places).to_list(None)
         found: dict[str, list[Blockage]] = {}
-        heads: dict[str, str | None] = {}
+        heads: dict[tuple[str, str], str | None] = {}
         for position, row in enumerate(rows):
-            queue = row["queue"]
+            line = (row["queue"], row["lane"])
             if position >= COUNTED:
-                if queue not in heads:
-                    heads[queue] = await self._head(queue)
-                some = heads[queue] not in (None, row["_id"])
+                if line not in heads:
+                    heads[line] = await self._head(*line)
+                some = heads[line] not in (None, row["_id"])
                 count = "Other" if some else ""
             else:
                 count = await self._count_ahead(row)
@@ -136,9 +173,9 @@ class Blockages:
                 found[row["_id"]] = [Blockage(BlockageKind.JOBS_AHEAD, message, None, "updateJob")]
         return found
 
-    async def _head(self, queue: str) -> str | None:
+    async def _head(self, queue: str, lane: str) -> str | None:
         order = [("rank", 1), ("order", 1), ("seq", 1)]
-        row = await self._store.jobs.find_one(claimable(queue), {"_id": 1}, sort=order, hint=HOT)
+        row = await self._store.jobs.find_one(claimable(queue, lane=lane), {"_id": 1}, sort=order, hint=HOT)
         return None if row is None else row["_id"]
 
     async def _count_ahead(self, row: Mapping[str, Any]) -> str:
@@ -149,7 +186,7 @@ class Blockages:
                 {"rank": row["rank"], "order": row["order"], "seq": {"$lt": row["seq"]}},
             ]
         }
-        match = {**claimable(row["queue"]), **before}
+        match = {**claimable(row["queue"], lane=row["lane"]), **before}
         ahead = await self._store.jobs.count_documents(match, limit=10_000, hint=HOT)
         return "10,000 or more" if ahead >= 10_000 else str(ahead or "")
 
@@ -176,14 +213,31 @@ def _own(job: Job, events: Sequence[str] | None = None) -> list[Blockage]:
     return []
 
 
-def _paused(job: Job, controls: queue_commands.Controls) -> list[Blockage]:
+def _paused(job: Job, controls: queue_commands.AllControls) -> list[Blockage]:
     causes = []
-    if controls.paused:
-        causes.append(Blockage(BlockageKind.QUEUE_PAUSED, f"Queue {job.queue!r} is paused.", None, "resumeQueue"))
-    if job.name in controls.paused_names:
-        message = f"Jobs named {job.name!r} are paused in queue {job.queue!r}."
-        causes.append(Blockage(BlockageKind.NAME_PAUSED, message, None, "resumeQueue"))
+    for own, whose in ((controls.operator, ""), (controls.tenants.get(job.org), f" by tenant {job.org!r}")):
+        if own is None:
+            continue
+        if own.paused:
+            message = f"Queue {job.queue!r} is paused{whose}."
+            causes.append(Blockage(BlockageKind.QUEUE_PAUSED, message, None, "resumeQueue"))
+        if job.name in own.paused_names:
+            message = f"Jobs named {job.name!r} are paused in queue {job.queue!r}{whose}."
+            causes.append(Blockage(BlockageKind.NAME_PAUSED, message, None, "resumeQueue"))
+        if job.group is not None and job.group in own.paused_groups:
+            message = f"Group {job.group!r} is paused in queue {job.queue!r}{whose}."
+            causes.append(Blockage(BlockageKind.GROUP_PAUSED, message, None, "resumeQueue"))
     return causes
+
+
+def _full(key: str, limit: Limit, level: Level) -> Blockage:
+    whose, mutation = described(key)
+    if limit.rate is not None and level.waits_for_rate(limit):
+        message = f"The rate of {whose} is used up: {limit.rate.starts} starts in {limit.rate.per_ms} ms."
+        until = level.free_at if limit.rate.starts else None
+        return Blockage(BlockageKind.RATE_LIMIT, message, until, mutation)
+    message = f"As many jobs of {whose} run as may at once: {limit.concurrency}."
+    return Blockage(BlockageKind.CONCURRENCY_LIMIT, message, None, mutation)
 
 
 def _here(job: Job, workers: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:

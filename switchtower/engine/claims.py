@@ -9,18 +9,22 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import defaultdict
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from switchtower.engine.effects import Effects
+from switchtower.engine.lanes import Lanes
 from switchtower.engine.outcomes import chunks, endings, log_statements, remarks
+from switchtower.engine.parking import park_foreign
+from switchtower.engine.permits import Permits
 from switchtower.errors import LeaseLost
 from switchtower.ids import lease_token
 from switchtower.jobs import ClaimedJob, Job
+from switchtower.limits import Limit
 from switchtower.payloads import PAYLOAD_LIMIT, TEXT_LIMIT, check_value
 from switchtower.states import JobState
-from switchtower.store import changes, queues, transitions
+from switchtower.store import changes, permits, queues, transitions
 from switchtower.store import claims as commands
 from switchtower.store.claims import Statement
 from switchtower.store.collections import Store
@@ -34,7 +38,7 @@ Document = dict[str, Any]
 
 FLOOR_SECONDS = 0.5
 CONTROLS_SECONDS = 0.5
-PROBE = 200
+IN_TURN_TRIES = 3
 READ_BACK_SECONDS = 20.0
 DOUBT_SECONDS = 60.0
 
@@ -44,6 +48,7 @@ class _Cursor:
     """What this process knows of the head of one queue."""
 
     hot: bool = False
+    contested: bool = False
     floor: tuple[Any, ...] | None = None
     floor_at: float = 0.0
     probed_at: float = 0.0
@@ -72,6 +77,8 @@ class Claims:
         self._effects = effects
         self._result_limit = payload_limit
         self._queues: dict[tuple[str, str | None], _Cursor] = defaultdict(_Cursor)
+        self._permits = Permits(store)
+        self._lanes = Lanes(store, self._permits)
         self._doubts: list[_Doubt] = []
         self._turn = 0
 
@@ -111,8 +118,9 @@ class Claims:
     ) -> list[ClaimedJob]:
         state = self._queues[queue, org]
         now = time.monotonic()
-        everybodys = state.controls
-        if everybodys is None or now - state.controls_at > CONTROLS_SECONDS:
+        everybodys = state.controls or await self._read_controls(queue, state)
+        # Where nothing held anything, the look after the claim is enough.
+        if everybodys.any and now - state.controls_at > CONTROLS_SECONDS:
             everybodys = await self._read_controls(queue, state)
         controls = everybodys.of(org)
         if controls.paused:
@@ -122,11 +130,25 @@ class Claims:
             return []
         if org is None and now - state.probed_at > FLOOR_SECONDS and (names is not None or controls.paused_names):
             state.probed_at = now
-            await self._probe(queue, names)
+            await park_foreign(
+                self._store,
+                queue,
+                names,
+                lane=self._lanes.last_served(queue),
+                controls=everybodys,
+                read_controls=lambda: self._read_controls(queue, state),
+            )
+            everybodys = state.controls or everybodys
         token = lease_token()
         try:
             with heed_cancellation():
-                return await self._win(queue, state, wanted, everybodys.condition(org), limit, token, worker_id)
+                if not everybodys.in_turn:
+                    won = await self._win(queue, state, wanted, everybodys.condition(org), limit, token, worker_id)
+                    if won or state.controls is None or not state.controls.in_turn:
+                        return won
+                    # Lanes or limits came meanwhile.
+                    token = lease_token()
+                return await self._win_in_turn(queue, state, wanted, org, limit, token, worker_id)
         except BaseException:
             # Cancelled or failed half-way: whatever the token won, nobody was told of.
             self._doubts.append(_Doubt(token, worker_id, time.monotonic()))
@@ -156,7 +178,45 @@ class Claims:
             rows = await self._batch(queue, state, names, condition, limit, token, worker_id)
         if not rows:
             return []
-        return await self._allowed([claimed_from(row) for row in rows], await self._read_controls(queue, state))
+        return await self._allowed(rows, await self._read_controls(queue, state))
+
+    async def _win_in_turn(
+        self,
+        queue: str,
+        state: _Cursor,
+        names: Document | None,
+        org: str | None,
+        limit: int,
+        token: str,
+        worker_id: str,
+    ) -> list[ClaimedJob]:
+        """From a queue that tenants or groups share, or that has limits: room first, then the jobs."""
+        for _ in range(IN_TURN_TRIES):
+            controls = state.controls or await self._read_controls(queue, state)
+            grant = await self._lanes.choose(queue, controls, org, names, limit, token=token)
+            if not grant.jobs and not grant.contested:
+                # What held everything back may have been ended since the controls were read.
+                if await self._read_controls(queue, state) == controls:
+                    return []
+                continue
+            won = await self._settled(
+                permits.claim(
+                    self._store, permits.grouped(grant.jobs), token=token, worker_id=worker_id, before=grant.before
+                ),
+                token,
+                worker_id,
+            )
+            if isinstance(won, list):
+                # Its answer was lost: until it is certain what it won, the room stays reserved.
+                rows = won
+            else:
+                rows = await self._read_back(token, worker_id, acknowledged=True) if won else []
+                await self._permits.settle(grant, {row["_id"] for row in rows})
+            if rows:
+                place = {id: position for position, id in enumerate(grant.jobs)}
+                rows.sort(key=lambda row: place[row["_id"]])
+                return await self._allowed(rows, await self._read_controls(queue, state), grant.limits)
+        return []
 
     async def _batch(
         self,
@@ -171,20 +231,24 @@ class Claims:
         now = time.monotonic()
         if now - state.floor_at > FLOOR_SECONDS:
             state.floor, state.floor_at = None, now
-        head = await commands.head(self._store, queue, limit, names=names, condition=condition, floor=state.floor)
-        if len(head.ids) < limit and state.floor is not None:
+        # Alone, it reads all that it will win; among others, whom most of that would be read for in vain, only ids.
+        whole = not state.contested
+        head = await commands.head(
+            self._store, queue, limit, names=names, condition=condition, floor=state.floor, whole=whole
+        )
+        if len(head.rows) < limit and state.floor is not None:
             state.floor, state.floor_at = None, now
-            head = await commands.head(self._store, queue, limit, names=names, condition=condition)
-        state.hot = len(head.ids) > 1
-        if not head.ids:
+            head = await commands.head(self._store, queue, limit, names=names, condition=condition, whole=whole)
+        state.hot = len(head.rows) > 1
+        if not head.rows:
             return []
         state.floor = head.last
-        won = await self._settled(
-            commands.claim_batch(self._store, head.ids, token=token, worker_id=worker_id), token, worker_id
+        rows = await self._settled(
+            commands.claim_batch(self._store, head, token=token, worker_id=worker_id), token, worker_id
         )
-        if won == 0:
-            return []
-        rows = won if isinstance(won, list) else await self._read_back(token, worker_id, acknowledged=True)
+        if rows is None:
+            rows = await self._read_back(token, worker_id, acknowledged=True)
+        state.contested = len(rows) < len(head.rows)
         place = {id: position for position, id in enumerate(head.ids)}
         return sorted(rows, key=lambda row: place[row["_id"]])
 
@@ -208,11 +272,11 @@ class Claims:
                 continue
             doubt.asked_at = now
             rows = await self._read_back(doubt.token, worker_id)
-            jobs = [claimed_from(row) for row in rows if row["_id"] not in doubt.known]
-            if jobs:
-                doubt.known.update(job.id for job in jobs)
-                queue = jobs[0].queue
-                return await self._allowed(jobs, await self._read_controls(queue, self._queues[queue, None]))
+            rows = [row for row in rows if row["_id"] not in doubt.known]
+            if rows:
+                doubt.known.update(row["_id"] for row in rows)
+                queue = rows[0]["queue"]
+                return await self._allowed(rows, await self._read_controls(queue, self._queues[queue, None]))
         return []
 
     async def _read_back(self, token: str, worker_id: str, *, acknowledged: bool = False) -> list[Document]:
@@ -230,70 +294,30 @@ class Claims:
         state.controls = await queues.all_controls(self._store, queue)
         return state.controls
 
-    async def _allowed(self, jobs: list[ClaimedJob], controls: queues.AllControls) -> list[ClaimedJob]:
-        """Gives back what was paused before it was won: nothing starts on a check made before the pause."""
-        held = [job for job in jobs if controls.holds(job.org, job.name)]
+    async def _allowed(
+        self, rows: list[Document], controls: queues.AllControls, granted: Mapping[str, Limit] | None = None
+    ) -> list[ClaimedJob]:
+        """Gives back what was paused, or limited otherwise than it was `granted`, before it was won: nothing starts on
+        a check made before the change."""
+        jobs = [claimed_from(row) for row in rows]
+        if not controls.any and not any(job.org or job.group for job in jobs):
+            return jobs
+        needs = await self._permits.needs(((job.id, job.org, job.name, job.group) for job in jobs), controls)
+        under = {row["_id"]: row.get("limited", ()) for row in rows}
+        held = [
+            job
+            for job in jobs
+            if controls.holds(job.org, job.name, job.group)
+            or any(
+                key not in under[job.id] or (granted is not None and granted.get(key) != limit)
+                for key, limit in needs[job.id].items()
+            )
+        ]
         if held:
             await self.report([Outcome(job.id, job.token, OutcomeKind.RELEASE, started=False) for job in held])
+        if not controls.laned and any(job.org or job.group for job in jobs):
+            await self._lanes.found_some(jobs[0].queue)
         return [job for job in jobs if job not in held]
-
-    async def _probe(self, queue: str, names: Sequence[str] | None) -> None:
-        """Parks jobs at the head that nobody may run now, so that nothing behind them waits and nobody meets them
-        twice.
-
-        A cause may end while a job is parked for it: so, after parking, the causes are read again and what is free by
-        then is unparked. Whoever ends a cause changes it first and unparks second; one of the two always sees the
-        other.
-        """
-        state = self._queues[queue, None]
-        mine = set(names or ())
-        controls = (state.controls or await self._read_controls(queue, state)).operator
-        while True:
-            # Whatever their names: looking for foreign ones alone would walk the whole queue to find none.
-            head = await commands.head(self._store, queue, PROBE, names=None)
-            foreign = [
-                (id, name)
-                for id, name in zip(head.ids, head.names, strict=True)
-                if name in controls.paused_names or (names is not None and name not in mine)
-            ]
-            if not foreign:
-                return
-            served = await self._served(queue)
-            parked: dict[str, list[str]] = defaultdict(list)
-            for id, name in foreign:
-                if name in controls.paused_names:
-                    parked["paused"].append(id)
-                elif served is not None and name not in served:
-                    parked["no_handler"].append(id)
-            for reason, ids in parked.items():
-                await self._store.jobs.update_many(
-                    {"_id": {"$in": ids}, "state": "waiting", "parked": None}, transitions.park(reason)
-                )
-            if not parked:
-                return
-            controls = (await self._read_controls(queue, state)).operator
-            served = await self._served(queue)
-            for reason, ids in parked.items():
-                met = dict(zip(head.ids, head.names, strict=True))
-                if reason == "paused":
-                    free = [id for id in ids if met[id] not in controls.paused_names]
-                else:
-                    free = [id for id in ids if served is None or met[id] in served]
-                if free:
-                    await self._store.jobs.update_many(
-                        {"_id": {"$in": free}, "state": "waiting", "parked": reason}, transitions.unpark()
-                    )
-            if sum(len(ids) for ids in parked.values()) < len(head.ids) or len(head.ids) < PROBE:
-                return
-
-    async def _served(self, queue: str) -> set[str] | None:
-        """The handlers that live workers of a queue have; None when one of them takes any name."""
-        rows = await self._store.workers.find(
-            {"state": {"$in": ["live", "draining"]}, "queues": queue}, {"names": 1}
-        ).to_list(None)
-        if any(not row["names"] for row in rows):
-            return None
-        return {name for row in rows for name in row["names"]}
 
     async def start(self, jobs: Iterable[ClaimedJob | tuple[str, str]]) -> set[str]:
         """Marks runs as begun and charges their attempts. Returns: the ids whose lease is lost; stop those."""
@@ -385,7 +409,7 @@ class Claims:
 
         Raises: StoreUnavailable, HistoryLost: open it again, and claim once without being woken.
         """
-        return changes.wakes(self._store, queues)
+        return self._permits.timely(changes.wakes(self._store, queues), queues)
 
 
 _FAILED = frozenset({"failed", "cancelled", "expired"})

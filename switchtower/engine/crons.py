@@ -128,6 +128,11 @@ class Crons:
         items = [commands.cron_from(row) for row in shown]
         return Page(items, [row["_id"] for row in shown], has_next=len(rows) > first, has_previous=after is not None)
 
+    async def offset_page(self, *, caller: Caller, offset: int = 0, limit: int = 50) -> list[Cron]:
+        """A page by offset, the oldest first, as the REST dialects ask for it."""
+        rows = await commands.page(self._store, caller, after=None, limit=limit, skip=offset)
+        return [commands.cron_from(row) for row in rows]
+
     async def count(self, *, caller: Caller) -> Count:
         """How many crons there are."""
         return Count(await self._store.crons.count_documents(job_commands.visible_to(caller)), True)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import base64
 import binascii
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -13,6 +14,7 @@ import orjson
 
 from switchtower.callers import Caller
 from switchtower.clock import from_ms, to_ms
+from switchtower.dead_letters import DeadLetter, DeadLetterFilter
 from switchtower.engine.audit import Audit
 from switchtower.engine.jobs import Jobs
 from switchtower.errors import InvalidInput, NotFound, SwitchtowerError
@@ -21,7 +23,7 @@ from switchtower.pages import Count, Page
 from switchtower.store import dead_letters as commands
 from switchtower.store import jobs as job_commands
 from switchtower.store.collections import Store
-from switchtower.store.dead_letters import DeadLetter, DeadLetterFilter, dead_letter_from
+from switchtower.store.dead_letters import dead_letter_from
 from switchtower.store.documents import backoff_from
 from switchtower.store.driver import time_limit, translate_errors
 from switchtower.store.listing import TIME_LIMIT_MS
@@ -91,6 +93,15 @@ class DeadLetters:
             has_previous=more if backwards else after is not None,
         )
 
+    async def offset_page(
+        self, filter: DeadLetterFilter, *, caller: Caller, offset: int = 0, limit: int = 50
+    ) -> list[DeadLetter]:
+        """A page by offset, the oldest failure first, as the REST dialects ask for it."""
+        match = commands.filter_document(filter, org=caller.org)
+        found = self._store.dead_letters.find(match, sort=[("failed_at", 1), ("_id", 1)], skip=offset, limit=limit)
+        with time_limit(TIME_LIMIT_MS):
+            return [dead_letter_from(row) for row in await found.to_list(limit)]
+
     async def count(self, filter: DeadLetterFilter, *, caller: Caller, cap: int = 100_000) -> Count:
         """How many entries match, counted up to `cap`."""
         match = commands.filter_document(filter, org=caller.org)
@@ -98,22 +109,35 @@ class DeadLetters:
             value = await self._store.dead_letters.count_documents(match, limit=cap + 1)
         return Count(min(value, cap), value <= cap)
 
-    async def replay(self, id: str, *, caller: Caller, idempotency_key: str | None = None) -> Enqueued:
+    async def replay(
+        self,
+        id: str,
+        *,
+        caller: Caller,
+        idempotency_key: str | None = None,
+        changes: Mapping[str, Any] | None = None,
+    ) -> Enqueued:
         """Enqueues a new job with what the failed one had; the entry stays and names the new job.
 
-        With an idempotency key a repeated call makes no second job. Raises: NotFound.
+        With an idempotency key a repeated call makes no second job. `changes` are fields of `NewJob` that the new job
+        has otherwise. Raises: NotFound.
         """
         entry = await self._store.dead_letters.find_one({"_id": id, **job_commands.visible_to(caller)})
         if entry is None:
             raise NotFound("Dead letter", id)
-        new = _as_new(entry, idempotency_key)
+        new = replace(_as_new(entry, idempotency_key), **(changes or {}))
         owner = Caller(caller.actor, entry["org"], entry.get("app", ""), caller.source)
         answer = await self._jobs.enqueue(new, caller=owner)
         await commands.mark_replayed(self._store, id, answer.job.id, caller.actor, source=caller.surface)
         return answer
 
     async def replay_all(
-        self, filter: DeadLetterFilter, *, caller: Caller, limit: int = REPLAY_ALL
+        self,
+        filter: DeadLetterFilter,
+        *,
+        caller: Caller,
+        limit: int = REPLAY_ALL,
+        changes: Mapping[str, Any] | None = None,
     ) -> tuple[list[Enqueued], list[SwitchtowerError]]:
         """Replays the oldest `limit` matching entries that never were, each once. Returns: jobs and errors."""
         match = commands.filter_document(filter, org=caller.org) | {"replayed_at": {"$exists": False}}
@@ -124,7 +148,8 @@ class DeadLetters:
         errors: list[SwitchtowerError] = []
         for row in rows:
             try:
-                jobs.append(await self.replay(row["_id"], caller=caller, idempotency_key=f"replay-all {row['_id']}"))
+                key = f"replay-all {row['_id']}"
+                jobs.append(await self.replay(row["_id"], caller=caller, idempotency_key=key, changes=changes))
             except SwitchtowerError as error:
                 errors.append(error)
         return jobs, errors
@@ -170,7 +195,8 @@ def _as_new(entry: dict[str, Any], idempotency_key: str | None) -> NewJob:
         group=get("group"),
         tags=get("tags", ()),
         lifo=get("lifo", False),
-        unique_key=get("unique_key"),
+        # A replay is asked for by name; it stands for no other enqueue.
+        unique_key=None if "dedup" in entry else get("unique_key"),
         unique_for_ms=get("unique_for_ms"),
         remove_on_complete=get("remove_on_complete", False),
         remove_on_fail=get("remove_on_fail", False),

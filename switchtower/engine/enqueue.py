@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
+from typing import Any, TypeVar
 
 from switchtower.callers import Caller
 from switchtower.errors import (
@@ -33,6 +34,7 @@ from switchtower.store.driver import unavailable
 __all__ = ["Enqueuer"]
 
 Document = dict[str, Any]
+T = TypeVar("T")
 
 PATIENCE_SECONDS = 5.0
 BATCH = 1_000
@@ -196,12 +198,16 @@ class Enqueuer:
             self._take_off()
 
     async def _insert(self, documents: list[Document]) -> dict[int, str]:
-        """Inserts until the outcome is known, for at most `PATIENCE_SECONDS`; an own earlier landing is success."""
+        """Inserts until the outcome is known; an own earlier landing is success."""
+        refused = await self._until_known(lambda: commands.insert_many(self._store, documents))
+        return {position: index for position, index in refused.items() if index != "_id"}
+
+    async def _until_known(self, write: Callable[[], Awaitable[T]]) -> T:
+        """Repeats a write that is harmless to repeat until its outcome is known, for at most `PATIENCE_SECONDS`."""
         deadline = time.monotonic() + PATIENCE_SECONDS
         while True:
             try:
-                refused = await commands.insert_many(self._store, documents)
-                return {position: index for position, index in refused.items() if index != "_id"}
+                return await write()
             except Exception as error:
                 if not unavailable(error):
                     raise
@@ -216,14 +222,53 @@ class Enqueuer:
         """The job that was created, or the one that holds what the insert was refused for."""
         for _ in range(20):
             if refused is None:
-                return Enqueued(job_from(document))
+                return Enqueued(partial(job_from, document))
             holder = await self._holder(document, refused)
             if holder is not None:
                 if holder["_id"] == document["_id"]:
                     return Enqueued(job_from(document))
-                return Enqueued(job_from(holder), _REASONS[refused])
+                if refused != "unique_hold" or "dedup" not in document:
+                    return Enqueued(job_from(holder), _REASONS[refused])
+                try:
+                    answer = await self._deduplicated(document, holder)
+                except commands.Duplicate as duplicate:
+                    refused = duplicate.index
+                    continue
+                if answer is not None:
+                    return answer
+                continue
             refused = (await self._insert([document])).get(0)
         raise Conflict("The key changed hands twenty times while this job was being enqueued; try again.")
+
+    async def _deduplicated(self, document: Document, holder: Document) -> Enqueued | None:
+        """The answer to an enqueue whose deduplication key is held: that job, replaced where it may be. None when the
+        holder of a debounce left its delay meanwhile: the next look lets go of its key.
+
+        Raises: Duplicate when its idempotency key stands for another job.
+        """
+        asked, id = document["dedup"], holder["_id"]
+        if holder.get("replaced_by") == document["_id"]:
+            return Enqueued(job_from(holder), Deduplication.REPLACED)
+        held = holder.get("idempotency_key")
+        if "idempotency_key" in document and document["idempotency_key"] in (
+            held if isinstance(held, list) else [held]
+        ):
+            return Enqueued(job_from(holder), Deduplication.IDEMPOTENCY_KEY)
+        if asked["mode"] == "debounce" or asked.get("replace"):
+            pipeline = operations.replace(document, document["event"]["1"]["actor"])
+            replaced = await self._until_known(lambda: commands.replace(self._store, id, document, pipeline))
+            if replaced is None:
+                # It changed under our eyes, perhaps by this very write whose answer was lost.
+                found = await commands.find_by_ids(self._store, [id])
+                if found and found[0].get("replaced_by") == document["_id"]:
+                    replaced = found[0]
+            if replaced is not None:
+                return Enqueued(job_from(replaced), Deduplication.REPLACED)
+            if holder["dedup"]["mode"] == "debounce":
+                return None
+        if asked.get("extend"):
+            await self._until_known(lambda: commands.extend(self._store, id, document))
+        return Enqueued(job_from(holder), Deduplication(holder["dedup"]["mode"]))
 
     async def _holder(self, document: Document, index: str) -> Document | None:
         """Who holds the key, unless its time has passed: then it is let go, and None says to try again."""
@@ -233,6 +278,9 @@ class Enqueuer:
         holder: Document | None = await self._store.jobs.find_one(match)
         if holder is None:
             return None
+        if index == "unique_hold" and "dedup" in holder:
+            lapsed = commands.may_have_lapsed(holder, self._store.clock.now())
+            return None if lapsed and await commands.release_hold(self._store, holder["_id"]) else holder
         now = self._store.clock.now()
         over = holder.get("idempotency_until" if index == "idempotency_key" else "unique_until")
         final = holder["state"] in FINAL or holder["state"] == "removed"
@@ -247,6 +295,9 @@ class Enqueuer:
         if new.parent_id is not None or new.depends_on:
             raise InvalidInput("session", "a job with a parent or dependencies cannot be part of a transaction.")
         document = self._document(new, caller)
+        if "dedup" in document:
+            # A hold whose time has passed must not abort the transaction.
+            await self._holder(document, "unique_hold")
         try:
             await commands.insert_in_session(self._store, document, session)
         except commands.Duplicate as duplicate:
@@ -289,7 +340,9 @@ class Enqueuer:
             if index in document:
                 holder = await self._holder(document, index)
                 if holder is not None:
-                    return Enqueued(job_from(holder), reason)
+                    deduplicated = index == "unique_hold" and "dedup" in holder
+                    stands = Deduplication(holder["dedup"]["mode"]) if deduplicated else reason
+                    return Enqueued(job_from(holder), stands)
         return None
 
     async def _dependencies(self, new: NewJob, caller: Caller) -> list[Document]:

@@ -176,6 +176,7 @@ class Flows:
         flow = await self._required(id, caller)
         if not any(count for state, count in flow.counts.items() if state not in FINAL):
             raise InvalidTransition("cancel", flow.root.state, [state for state in JobState if state not in FINAL])
+        await commands.mark_cancelling(self._store, flow.id, caller.actor)
         return await self._bulk.start("cancel", JobFilter(flow_id=flow.id), caller=caller)
 
     async def retry(self, id: str, *, caller: Caller) -> Flow:
@@ -185,8 +186,7 @@ class Flows:
         Raises: NotFound, InvalidTransition when nothing of it failed, Conflict when a unique key is held elsewhere.
         """
         flow = await self._required(id, caller)
-        while await self._effects.relay():
-            pass
+        await self._ended(flow.id)
         action = {"name": "flow.retry", "id": new_id(AUDIT), "at_ms": self._store.clock.now_ms()}
         try:
             moved = await commands.retry(self._store, flow.id, caller.actor, source=caller.surface, action=action)
@@ -199,6 +199,26 @@ class Flows:
             raise InvalidTransition("retry", again.root.state, ["failed", "cancelled"])
         self._effects.kick()
         return await self._required(id, caller)
+
+    async def _ended(self, id: str) -> None:
+        """Waits, for a few seconds, until a cancel of the flow has gone through it, and every end in it is told.
+
+        Raises: Conflict when it has not.
+        """
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        while True:
+            going = await self._store.bulk_operations.find_one(
+                {"flow": id, "verb": "cancel", "done": False}, {"_id": 1}
+            )
+            unrelayed = await commands.unrelayed(self._store, id)
+            if going is None and not unrelayed:
+                return
+            if time.monotonic() > deadline:
+                raise Conflict(f"Flow {id!r} is still being cancelled; try again when that is done.")
+            for job_id in unrelayed:
+                await self._effects.relay(id=job_id)
+            if not unrelayed:
+                await asyncio.sleep(0.02)
 
     async def _required(self, id: str, caller: Caller) -> Flow:
         flow = await self.get(id, caller=caller)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, fields, replace
 from datetime import datetime, timedelta
 from typing import Any
@@ -217,17 +217,18 @@ class Jobs:
         cursors = [listing.encode_cursor(JobOrder.CREATED_ASC, row) for row in shown]
         return Page([job_from(row) for row in shown], cursors, len(rows) > limit, False)
 
-    async def cancel(self, id: str, *, caller: Caller) -> Job:
+    async def cancel(self, id: str, *, caller: Caller, only: Collection[JobState] | None = None) -> Job:
         """Cancels an open job at once; an active one is asked to stop, and ends as cancelled when its handler does.
+        With `only`, of these states alone.
 
         Raises: NotFound, InvalidTransition when it is final.
         """
-        return await self._operate(
-            "cancel", id, caller, operations.cancel(caller.actor, source=caller.surface), any_open=True
-        )
+        pipeline = operations.cancel(caller.actor, source=caller.surface)
+        return await self._operate("cancel", id, caller, pipeline, any_open=True, only=only)
 
-    async def retry(self, id: str, *, caller: Caller) -> Job:
-        """Runs a final, scheduled or retrying job now; a final one starts over with all its attempts.
+    async def retry(self, id: str, *, caller: Caller, only: Collection[JobState] | None = None) -> Job:
+        """Runs a final, scheduled or retrying job now; a final one starts over with all its attempts. With `only`, of
+        these states alone.
 
         Raises: NotFound, InvalidTransition, Conflict when an open job holds its unique key.
         """
@@ -238,6 +239,7 @@ class Jobs:
             caller,
             operations.retry(caller.actor, source=caller.surface),
             guard={"outbox": {"$exists": False}},
+            only=only,
         )
 
     async def promote(self, id: str, *, caller: Caller) -> Job:
@@ -314,11 +316,14 @@ class Jobs:
         before: bool = False,
         any_open: bool = False,
         force: bool = False,
+        only: Collection[JobState] | None = None,
     ) -> Job:
         """One guarded write; only when it matched nothing, a read finds out why."""
+        allowed = allowed_from(verb) + (("active",) if any_open else ())
         scope = commands.visible_to(caller) | (guard or {})
-        if any_open:
-            scope["state"] = {"$in": ["scheduled", "waiting", "blocked", "retrying", "active"]}
+        if any_open or only is not None:
+            allowed = tuple(state for state in allowed if only is None or state in only)
+            scope["state"] = {"$in": list(allowed)}
         if force:
             scope["state"] = NOT_REMOVED
         target = id
@@ -330,13 +335,13 @@ class Jobs:
             if row is not None:
                 self._effects.kick()
                 return job_from(row)
-            found = await commands.locate(self._store, id, caller, fields={"state": 1, "outbox": 1})
+            found = await commands.locate(self._store, id, caller, fields={"state": 1, "outbox": 1, "retry_pending": 1})
             if found is None:
                 raise NotFound("Job", id)
             # Else it changed between the write and the read: try again.
             if found["_id"] == target and "outbox" not in found and not _admits(scope, verb, found["state"]):
-                allowed = allowed_from(verb) + (("active",) if any_open else ())
-                raise InvalidTransition(verb, found["state"], allowed, hint=_HINTS.get((verb, found["state"]), ""))
+                hint, pending = _HINTS.get((verb, found["state"]), ""), found.get("retry_pending", False)
+                raise InvalidTransition(verb, found["state"], allowed, hint=hint, retry_pending=pending)
             target = found["_id"]
             await self._effects.relay(id=target)
         raise Conflict(f"Job {id!r} kept changing while it was to {verb}; try again.")

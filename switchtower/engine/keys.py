@@ -18,14 +18,16 @@ from switchtower.access import (
     well_formed,
 )
 from switchtower.callers import SYSTEM, Caller
+from switchtower.engine.permits import tenant_key
 from switchtower.errors import Forbidden, InvalidInput, NotFound, RateLimited, Unauthorized
 from switchtower.ids import API_KEY, new_id
 from switchtower.store import keys as commands
+from switchtower.store import permits
 from switchtower.store.collections import Store
 from switchtower.store.driver import translate_errors
 from switchtower.store.keys import Portion
 
-__all__ = ["Keys"]
+__all__ = ["Keys", "Portion"]
 
 PORTIONS = 20
 MAX_PORTION = 200
@@ -115,11 +117,12 @@ class Keys:
         """Whether no key was ever created; a revoked key is one that was."""
         return await commands.none_exists(self._store)
 
-    async def take(self, owner: str, rate: RateLimit) -> Portion:
+    async def take(self, owner: str, rate: RateLimit, *, spent: Portion | None = None, used: int = 0) -> Portion:
         """Takes the next portion of a rate for this process: a twentieth of it, so that many requests share one
-        write. What is not used until the interval ends is lost: a rate is never exceeded, at most not reached."""
+        write. `spent` is the portion that it had, and `used` how much of that: the rest is given back. A rate is never
+        exceeded in any interval; by what is held and not used it may be missed."""
         size = max(1, min(MAX_PORTION, rate.requests // PORTIONS))
-        return await commands.take(self._store, owner, rate, size)
+        return await commands.take(self._store, owner, rate, size, spent=spent, used=used)
 
     async def set_tenant_limits(self, limits: TenantLimits, *, caller: Caller) -> TenantLimits:
         """Sets what a tenant may use. Raises: InvalidInput; Forbidden: a tenant's caller."""
@@ -127,6 +130,8 @@ class Keys:
         if caller.org is not None:
             raise Forbidden("The limits of tenants are the operator's to set.")
         await commands.insert_tenant(self._store, limits, actor=caller.actor)
+        if limits.jobs:
+            await permits.adopt(self._store, {"org": limits.org}, [tenant_key(limits.org)])
         return limits
 
     async def tenant_limits(self, org: str) -> TenantLimits:

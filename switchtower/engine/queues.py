@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
 from switchtower.callers import Caller
 from switchtower.engine.effects import Effects
 from switchtower.errors import Conflict, InvalidInput
+from switchtower.limits import UNLIMITED, Limit, QueueLimits
 from switchtower.payloads import check_text
 from switchtower.states import JobState
-from switchtower.store import counters, operations, transitions
+from switchtower.store import counters, operations, permits, transitions
 from switchtower.store import queues as commands
 from switchtower.store.collections import Store
-from switchtower.store.driver import translate_errors
+from switchtower.store.driver import time_limit, translate_errors
 from switchtower.store.guards import NOT_REMOVED
+from switchtower.store.listing import TIME_LIMIT_MS
 
 __all__ = ["GroupCount", "Queue", "Queues"]
 
@@ -32,15 +34,19 @@ class Queue:
     paused_names: list[str]
     counts: dict[JobState, int]
     created_at: datetime | None
+    paused_groups: list[str] = field(default_factory=list)
+    limits: QueueLimits = field(default_factory=QueueLimits)
 
 
 @dataclass(frozen=True, slots=True)
 class GroupCount:
-    """How many jobs of one group wait and run."""
+    """How many jobs of one group wait and run, whether it is paused, and what it is limited to."""
 
     group: str
     waiting: int
     active: int
+    paused: bool = False
+    limit: Limit = UNLIMITED
 
 
 _QueueList = list[Queue]
@@ -94,18 +100,24 @@ class Queues:
             list(controls.paused_names),
             {state: max(0, counts.get(state.value, 0)) for state in JobState},
             controls.created_at,
+            list(controls.paused_groups),
+            controls.limits,
         )
 
-    async def pause(self, name: str, *, caller: Caller, job_name: str | None = None) -> Queue:
-        """Stops claims from a queue, or of one job name in it; what runs goes on, and enqueues are accepted.
+    async def pause(self, name: str, *, caller: Caller, job_name: str | None = None, group: str | None = None) -> Queue:
+        """Stops claims from a queue, or of one job name or one group in it; what runs goes on, and enqueues are
+        accepted.
 
         Once this returned, no job of it starts that was not already running.
         """
-        return await self._control("pause", name, caller, job_name)
+        return await self._control("pause", name, caller, job_name, group)
 
-    async def resume(self, name: str, *, caller: Caller, job_name: str | None = None) -> Queue:
-        """Undoes a pause of the queue, or of one job name; a resume of the queue leaves single names paused."""
-        queue = await self._control("resume", name, caller, job_name)
+    async def resume(
+        self, name: str, *, caller: Caller, job_name: str | None = None, group: str | None = None
+    ) -> Queue:
+        """Undoes a pause of the queue, or of one job name or one group; a resume of the queue leaves single names and
+        groups paused."""
+        queue = await self._control("resume", name, caller, job_name, group)
         if job_name is not None:
             await self._store.jobs.update_many(
                 {"parked": "paused", "queue": name, "name": job_name, "state": "waiting", **self._scope(caller)},
@@ -113,12 +125,48 @@ class Queues:
             )
         return queue
 
-    async def _control(self, type: str, name: str, caller: Caller, job_name: str | None) -> Queue:
+    async def set_limits(self, name: str, limits: QueueLimits, *, caller: Caller) -> Queue:
+        """Sets how many jobs of a queue may run at once and start in an interval, in the place of all its limits.
+
+        A tenant's caller limits its own jobs; the operator's limits hold besides. Once this returned, no job of it
+        starts beyond them; what runs goes on, and counts. Raises: InvalidInput.
+        """
+        self._check(name)
+        limits.check()
+        controls = await commands.set_limits(
+            self._store, name, limits, actor=caller.actor, org=caller.owner, source=caller.surface
+        )
+        if limits:
+            await self._adopt(name, caller)
+        counts = await counters.by_queue(self._store, org=caller.org, queues=[name])
+        return self._queue(controls, counts.get(name, {}))
+
+    async def _adopt(self, name: str, caller: Caller) -> None:
+        """Puts what runs under its limits: claims that did not know of them end before, or are given back."""
+        controls = await commands.all_controls(self._store, name)
+        active = {"queue": name, "state": "active"} | self._scope(caller)
+        kinds = await permits.kinds(self._store, active)
+        mine = commands.limit_key(name, caller.owner, "")
+        for org, job_name, group in kinds:
+            match = {**active, "org": org, "name": job_name, "group": group}
+            keys = [key for key in controls.limits_of(org, job_name, group) if key.startswith(mine)]
+            if keys:
+                await permits.adopt(self._store, match, keys)
+
+    @staticmethod
+    def _check(name: str) -> None:
         check_text("name", name, limit=256)
         if "/" in name:
             raise InvalidInput("name", "must not contain '/'.")
+
+    async def _control(self, type: str, name: str, caller: Caller, job_name: str | None, group: str | None) -> Queue:
+        self._check(name)
         if job_name is not None:
             check_text("jobName", job_name, limit=256)
+        if group is not None:
+            check_text("group", group, limit=512)
+        if job_name is not None and group is not None:
+            raise InvalidInput("group", "give jobName or group, not both.")
         controls = await commands.control(
             self._store,
             name,
@@ -126,6 +174,7 @@ class Queues:
             actor=caller.actor,
             org=caller.owner,
             job_name=job_name,
+            group=group,
             source=caller.surface,
         )
         counts = await counters.by_queue(self._store, org=caller.org, queues=[name])
@@ -244,6 +293,14 @@ class Queues:
         return {name: total / minutes for name, total in totals.items()}
 
     async def groups(self, name: str, *, caller: Caller) -> _Groups:
-        """The groups that have waiting or active jobs, with how many."""
+        """The groups that have waiting or active jobs, or are paused, with how many."""
         rows = await commands.group_counts(self._store, name, org=caller.org)
-        return [GroupCount(row["_id"], row["waiting"], row["active"]) for row in rows]
+        with time_limit(TIME_LIMIT_MS):
+            controls = (await commands.controls(self._store, [name], org=caller.owner))[name]
+        counted = {row["_id"]: (row["waiting"], row["active"]) for row in rows}
+        return [
+            GroupCount(
+                group, *counted.get(group, (0, 0)), group in controls.paused_groups, controls.limits.of_group(group)
+            )
+            for group in sorted({*counted, *controls.paused_groups})
+        ]

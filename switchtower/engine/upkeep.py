@@ -139,8 +139,12 @@ class Upkeep:
         ahead, and live workers must be able to renew first. Returns: how many jobs moved.
         """
         moved = 0
+        passed = await leases.lost_candidates(self._store)
+        if passed:
+            # Asked after the read: the driver may have carried that over to a new primary without an error.
+            await self.observe()
         healthy = time.monotonic() - self._healthy_since
-        for row in await leases.lost_candidates(self._store):
+        for row in passed:
             if healthy >= row["lease_ms"] / 3000:
                 await leases.lose(self._store, row["_id"])
         for worker_id in await leases.stray_holders(self._store):

@@ -122,6 +122,20 @@ class Workflows:
         items = [commands.run_from(row) for row in found.documents]
         return Page(items, found.cursors, found.has_next, found.has_previous)
 
+    async def offset_page(
+        self, *, caller: Caller, states: Sequence[RunState] | None = None, offset: int = 0, limit: int = 50
+    ) -> list[WorkflowRun]:
+        """Runs by offset, the oldest first, without their steps, as the REST dialects ask for them."""
+        rows = await listing.offset_page(
+            self._store,
+            listing.Branches([{"$and": self._clauses(caller, None, states)}]),
+            order=listing.JobOrder.CREATED_ASC,
+            offset=offset,
+            limit=limit,
+            fields={**LEAN, "steps": 0},
+        )
+        return [commands.run_from(row) for row in rows]
+
     async def get_many(self, ids: Sequence[str], *, caller: Caller) -> dict[str, WorkflowRun]:
         """Runs by their ids, with their steps; what is not there, not visible or no run is left out."""
         match = {

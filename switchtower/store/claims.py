@@ -1,17 +1,20 @@
 """Which commands hand jobs to workers and take their reports?
 
-Claiming many is always: read ids, move them with one guarded update under a fresh token, read back what the token won.
+Claiming many is always: read the head, move it with one guarded update under a fresh token, and know what the token
+won: everything when the update says so and nothing had changed since the read, else what is read back by the token.
 The token is what makes it safe, not the driver's retries.
 """
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from bson.max_key import MaxKey
 from pymongo import ASCENDING, ReturnDocument
+from pymongo.errors import OperationFailure, WriteConcernError
 from pymongo.read_concern import ReadConcern
 
 from switchtower.store import transitions
@@ -28,7 +31,11 @@ Document = dict[str, Any]
 ORDER = [("rank", ASCENDING), ("order", ASCENDING), ("seq", ASCENDING)]
 INDEX_ORDER = [("queue", ASCENDING), ("lane", ASCENDING), *ORDER]
 """The same order as the index spells it: behind `min`, the server cannot tell that the first two are constant."""
-_HEAD_FIELDS = {"_id": 1, "rank": 1, "order": 1, "seq": 1, "name": 1}
+_PLACE = {"rank": 1, "order": 1, "seq": 1}
+_HEAD_FIELDS = {"_id": 1, "name": 1, **_PLACE}
+_WHOLE_FIELDS = {**CLAIM_FIELDS, **_PLACE}
+_HISTORIES = 16
+"""Jobs with as many events behind them are claimed by one statement; a head with more kinds is read back instead."""
 
 
 def _bound(queue: str, tail: tuple[Any, ...]) -> list[tuple[str, Any]]:
@@ -38,11 +45,15 @@ def _bound(queue: str, tail: tuple[Any, ...]) -> list[tuple[str, Any]]:
 
 @dataclass(slots=True)
 class Head:
-    """The first claimable jobs of a queue: their ids and names in order, and the index tuple of the last one."""
+    """The first claimable jobs of a queue in order, and the index tuple of the last one."""
 
-    ids: list[str] = field(default_factory=list)
-    names: list[str] = field(default_factory=list)
+    rows: list[Document] = field(default_factory=list)
     last: tuple[Any, ...] | None = None
+    whole: bool = False
+
+    @property
+    def ids(self) -> list[str]:
+        return [row["_id"] for row in self.rows]
 
 
 async def head(
@@ -53,14 +64,21 @@ async def head(
     names: Document | None,
     condition: Document | None = None,
     floor: tuple[Any, ...] | None = None,
+    whole: bool = False,
+    lane: str = "",
 ) -> Head:
-    """Reads the ids at the head of a queue, from `floor` (an index tuple of `Head.last`) on where one is given.
+    """Reads ids and names at the head of a lane of a queue (with `whole`, all that a worker needs), from `floor` (an
+    index tuple of `Head.last`) on where one is given.
 
     The floor spares the walk over index entries of jobs that were just claimed, which costs more than contention: a
     60,000-job drain fell from 19,800/s to 9,000/s without it (docs/benchmarks.md).
     """
     cursor = store.jobs.find(
-        claimable(queue, names, condition), _HEAD_FIELDS, limit=limit, sort=INDEX_ORDER, batch_size=limit + 1
+        claimable(queue, names, condition, lane=lane),
+        _WHOLE_FIELDS if whole else _HEAD_FIELDS,
+        limit=limit,
+        sort=INDEX_ORDER,
+        batch_size=limit + 1,
     ).hint(HOT)
     if floor is not None:
         cursor = cursor.min(_bound(queue, floor)).max(_bound(queue, (MaxKey(),) * 4))
@@ -68,34 +86,64 @@ async def head(
     if not rows:
         return Head()
     tail = rows[-1]
-    return Head(
-        [row["_id"] for row in rows],
-        [row["name"] for row in rows],
-        (tail["rank"], tail["order"], tail["seq"], tail["name"]),
-    )
+    return Head(rows, (tail["rank"], tail["order"], tail["seq"], tail["name"]), whole)
 
 
 async def claim_one(
-    store: Store, queue: str, *, names: Document | None, condition: Document | None = None, token: str, worker_id: str
+    store: Store,
+    queue: str,
+    *,
+    names: Document | None,
+    condition: Document | None = None,
+    lane: str | None = None,
+    token: str,
+    worker_id: str,
 ) -> Document | None:
-    """waiting → active for the first claimable job of a queue. Returns: it, or None."""
+    """waiting → active for the first claimable job of a lane (None: of the first lane that has one). Returns: it, or
+    None."""
     document: Document | None = await store.jobs.find_one_and_update(
-        claimable(queue, names, condition),
+        claimable(queue, names, condition, lane=lane),
         transitions.claim(token, worker_id),
         CLAIM_FIELDS,
-        sort=ORDER,
+        sort=[("lane", ASCENDING), *ORDER],
         hint=HOT,
         return_document=ReturnDocument.AFTER,
     )
     return document
 
 
-async def claim_batch(store: Store, ids: Sequence[str], *, token: str, worker_id: str) -> int:
-    """waiting → active for those of `ids` that are still claimable. Returns how many; ask `read_back` which."""
-    result = await store.jobs.update_many(
-        {"_id": {"$in": list(ids)}, "state": "waiting", "parked": None}, transitions.claim(token, worker_id)
+async def claim_batch(store: Store, head: Head, *, token: str, worker_id: str) -> list[Document] | None:
+    """waiting → active for those of a head that are still claimable.
+
+    Guard: where the head was read whole, also that nothing happened to a job since: every change raises `event_seq`.
+    Returns: the jobs as they are now, where that is known without another read; else None: ask `read_back`.
+    """
+    histories: dict[int | None, list[str]] = defaultdict(list)
+    for row in head.rows:
+        histories[row["event_seq"] if head.whole else None].append(row["_id"])
+    if len(histories) > _HISTORIES:
+        histories = {None: head.ids}
+    answer = await _update(
+        store,
+        [
+            {
+                "q": {"_id": {"$in": ids}, "state": "waiting", "parked": None}
+                | ({} if seen is None else {"event_seq": seen}),
+                "u": transitions.claim(token, worker_id),
+                "multi": True,
+            }
+            for seen, ids in histories.items()
+        ],
     )
-    return int(result.modified_count)
+    if answer == 0:
+        return []
+    if answer < len(head.rows) or None in histories:
+        return None
+    for row in head.rows:
+        row["token"] = token
+        row["claims"] += 1
+        row["event_seq"] += 1
+    return head.rows
 
 
 async def read_back(store: Store, token: str, worker_id: str, *, acknowledged: bool = False) -> list[Document]:
@@ -140,22 +188,25 @@ async def flush(store: Store, statements: Sequence[Statement]) -> bool:
     Guard: each statement's own. Returns: whether every job of every statement was moved. When not, ask `winners`.
     """
     expected = sum(len(statement.ids) for statement in statements)
+    return await _update(store, [statement.document() for statement in statements]) == expected
+
+
+async def _update(store: Store, updates: list[Document]) -> int:
+    """One `update` command, journaled on a majority. Returns: how many jobs matched."""
     answer = await store.database.command(
         {
             "update": store.jobs.name,
-            "updates": [statement.document() for statement in statements],
+            "updates": updates,
             "ordered": False,
             "writeConcern": {"w": "majority", "j": True},
         }
     )
-    if answer.get("writeErrors") or answer.get("writeConcernError"):
-        from pymongo.errors import OperationFailure, WriteConcernError
-
-        if answer.get("writeConcernError"):
-            raise WriteConcernError("the reports are not on a majority yet", details=answer)
+    if answer.get("writeConcernError"):
+        raise WriteConcernError("the update is not on a majority yet", details=answer)
+    if answer.get("writeErrors"):
         first = answer["writeErrors"][0]
         raise OperationFailure(first.get("errmsg", "update failed"), first.get("code"), answer)
-    return int(answer["n"]) == expected
+    return int(answer["n"])
 
 
 async def winners(store: Store, tokens: Mapping[str, str]) -> dict[str, str]:

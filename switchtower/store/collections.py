@@ -32,6 +32,9 @@ class Store:
         self.rates: Any = database["rates"]
         self.tenants: Any = database["tenants"]
         self.usage: Any = database["usage"]
+        self.permits: Any = database["permits"]
+        self.laned: set[str] = set()
+        """The queues that this process has said to have lanes."""
 
     @property
     def clock(self) -> DatabaseClock:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from switchtower.events import Event, Topic
@@ -40,6 +40,7 @@ Document = dict[str, Any]
 FOLD = "#fold"
 RECOUNT_MS = 240_000
 """Millions of jobs take longer than a request may; the server keeps a snapshot for five minutes."""
+_MINUTE = timedelta(minutes=1)
 _STATES = {state.value for state in JobState}
 _OUTCOMES = {
     "enqueue": "enqueued",
@@ -72,6 +73,8 @@ class Delta:
 def fold(events: Iterable[Event]) -> Delta:
     """Adds up job events; every other event counts nothing."""
     delta = Delta()
+    place: tuple[str, str, str] | None = None
+    minute = minute_end = datetime.max.replace(tzinfo=UTC)
     for event in events:
         if event.topic is not Topic.JOB:
             continue
@@ -87,8 +90,13 @@ def fold(events: Iterable[Event]) -> Delta:
             outcome = "failed"
         if outcome is None and event.type != "claim":
             continue
-        key = (event.at.replace(second=0, microsecond=0), event.queue, event.org, event.name)
-        row = delta.minutes[key]
+        # Neighbours mostly share their row.
+        if not (place == (event.queue, event.org, event.name) and minute <= event.at < minute_end):
+            place = (event.queue, event.org, event.name)
+            minute = event.at.replace(second=0, microsecond=0)
+            minute_end = minute + _MINUTE
+            key = (minute, *place)
+            row = delta.minutes[key]
         if outcome is not None:
             row[outcome] += 1
         if outcome == "enqueued":

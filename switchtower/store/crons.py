@@ -165,10 +165,10 @@ async def by_name(store: Store, name: str, org: str) -> Document | None:
     return document
 
 
-async def page(store: Store, caller: Caller, *, after: str | None, limit: int) -> list[Document]:
-    """Crons in the order of their creation, behind an id."""
+async def page(store: Store, caller: Caller, *, after: str | None, limit: int, skip: int = 0) -> list[Document]:
+    """Crons in the order of their creation, behind an id, or without the first so many."""
     match = visible_to(caller) | ({} if after is None else {"_id": {"$gt": after}})
-    rows: list[Document] = await store.crons.find(match, sort=[("_id", 1)], limit=limit).to_list(limit)
+    rows: list[Document] = await store.crons.find(match, sort=[("_id", 1)], skip=skip, limit=limit).to_list(limit)
     return rows
 
 

@@ -12,10 +12,12 @@ from typing import Any
 from bson.timestamp import Timestamp
 
 from switchtower.clock import from_ms, to_ms
+from switchtower.deduplication import DeduplicationMode, DeduplicationOptions
 from switchtower.ids import attempt_id
 from switchtower.jobs import Attempt, ChildFailure, ClaimedJob, ErrorKind, Job, JobError, LogLine, NewJob, TimelineEntry
 from switchtower.retry import DEFAULT_BACKOFF, Backoff, BackoffKind
 from switchtower.states import JobState
+from switchtower.store.lanes import lane_of
 
 __all__ = [
     "CLAIM_FIELDS",
@@ -58,7 +60,7 @@ def job_document(
         "queue": new.queue,
         "org": org,
         "state": state.value,
-        "lane": "",
+        "lane": lane_of(org, new.group),
         "rank": new.priority,
         "order": -run_ms if new.lifo else run_ms,
         "seq": Timestamp(0, 0),
@@ -113,6 +115,8 @@ def job_document(
     if new.idempotency_key is not None:
         document["idempotency_key"] = new.idempotency_key
         document["idempotency_until"] = document["release_at"] = from_ms(now_ms + IDEMPOTENCY_MS)
+    if new.deduplication is not None:
+        _deduplicate(document, new.deduplication, now_ms)
     event: Document = {"type": "enqueue", "queue": new.queue, "name": new.name, "to": state.value, "at": now}
     event |= {"attempt": 0, "actor": actor, "org": org}
     if app:
@@ -129,6 +133,31 @@ def job_document(
     document["event"] = {"1": event}
     document["timeline"] = [{"type": "enqueue", "to": state.value, "at": now, "actor": actor, "attempt": 0}]
     return document
+
+
+def _deduplicate(document: Document, options: DeduplicationOptions, now_ms: int) -> None:
+    key = document["unique_key"] = options.key_of(document["name"], document["payload"])
+    # No unique key has a control character: the two kinds of holds cannot meet.
+    hold = document["unique_hold"] = f"{document['queue']}\x1f{key}"
+    document["dedup"] = {"mode": options.mode.value, "hold": hold, "by_payload": options.key is None}
+    document["dedup"] |= {name: True for name in ("replace", "extend") if getattr(options, name)}
+    if options.ttl_ms is not None:
+        document["dedup"]["ttl_ms"] = options.ttl_ms
+        until = document["unique_until"] = from_ms(now_ms + options.ttl_ms)
+        document["release_at"] = min(until, document.get("release_at", until))
+
+
+def _deduplication_from(document: Mapping[str, Any]) -> DeduplicationOptions | None:
+    row = document.get("dedup")
+    if row is None:
+        return None
+    return DeduplicationOptions(
+        mode=DeduplicationMode(row["mode"]),
+        key=None if row["by_payload"] else document["unique_key"],
+        ttl_ms=row.get("ttl_ms"),
+        replace=row.get("replace", False),
+        extend=row.get("extend", False),
+    )
 
 
 def _backoff_document(backoff: Backoff) -> Document:
@@ -191,6 +220,24 @@ def _attempt_from(id: str, row: Mapping[str, Any]) -> Attempt:
     )
 
 
+def _timeline_from(d: Mapping[str, Any]) -> list[TimelineEntry]:
+    """The kept history, in order. A claim's row is written by the transition after it; until then it is told by the
+    lease itself."""
+    rows = d.get("timeline")
+    if rows is None:
+        return []
+    if d["state"] == "active" and not d.get("started"):
+        lease = {"at": d["claimed_at"], "actor": d["worker_id"], "attempt": d["attempt"]}
+        rows = [*rows, {"type": "claim", "from": "waiting", "to": "active", **lease}]
+    entries = [
+        TimelineEntry(row["type"], row["at"], row.get("from"), row.get("to"), row.get("actor"), row.get("attempt", 0))
+        for row in rows
+    ]
+    if len(entries) > 1:
+        entries.sort(key=lambda entry: entry.at)
+    return entries
+
+
 def job_from(d: Mapping[str, Any]) -> Job:
     """A job as it was read; fields that were projected away come back empty. A tombstone shows its last real state."""
     get = d.get
@@ -232,6 +279,7 @@ def job_from(d: Mapping[str, Any]) -> Job:
         group=get("group"),
         unique_key=get("unique_key"),
         unique_for_ms=get("unique_for_ms"),
+        deduplication=_deduplication_from(d),
         run_at=d["run_at"],
         created_at=created,
         updated_at=d["updated_at"],
@@ -255,12 +303,7 @@ def job_from(d: Mapping[str, Any]) -> Job:
         cron_id=get("cron_id"),
         flow_id=get("flow_id"),
         on_child_failure=ChildFailure(get("on_child_failure", "fail")),
-        timeline=[
-            TimelineEntry(
-                row["type"], row["at"], row.get("from"), row.get("to"), row.get("actor"), row.get("attempt", 0)
-            )
-            for row in get("timeline", ())
-        ],
+        timeline=_timeline_from(d),
         traceparent=get("traceparent"),
     )
 
@@ -291,6 +334,7 @@ CLAIM_FIELDS = {
         "priority",
         "on_child_failure",
         "traceparent",
+        "limited",
     ]
 }
 

@@ -208,7 +208,10 @@ class Database:
         sent = time.monotonic()
         hello = await self.client.admin.command("hello")
         received = time.monotonic()
-        self.primary = (hello.get("me"), hello.get("electionId"))
+        primary = (hello.get("me"), hello.get("electionId"))
+        if primary != self.primary:
+            self.clock.forget()
+        self.primary = primary
         self.clock.observe(hello["localTime"].replace(tzinfo=UTC), sent=sent, received=received)
         return received - sent
 

@@ -20,6 +20,7 @@ __all__ = [
     "SETTLED",
     "STARTED",
     "UNLEASED",
+    "UNMARKED",
     "attempt_row",
     "discarded",
     "in_order",
@@ -64,6 +65,18 @@ CHARGED = when(STARTED, "$attempt", {"$add": ["$attempt", 1]})
 """The attempt that this run is charged as: a job that ends before its start was flushed is charged by its end."""
 
 
+UNMARKED = {"$ne": ["$started", True]}
+CLAIMED = {
+    "type": "claim",
+    "at": "$claimed_at",
+    "actor": "$worker_id",
+    "attempt": "$attempt",
+    "from": "waiting",
+    "to": "active",
+}
+"""The row of the timeline that a claim leaves to the transition after it."""
+
+
 def in_order(at_ms: Any) -> Document:
     """The `order` of a job that is due at this time; LIFO counts backwards."""
     return when({"$eq": ["$lifo", True]}, {"$multiply": [at_ms, -1]}, at_ms)
@@ -78,10 +91,12 @@ def stamp(
     data: Mapping[str, Any] | None = None,
     source: str | None = None,
     keep: bool = True,
+    after_claim: Any = None,
 ) -> Document:
     """The fields of `$set` that carry the event: new under a new key each time, so that it arrives whole.
 
-    `source` marks somebody's action: it leaves an audit row.
+    `source` marks somebody's action: it leaves an audit row. The row of a claim in the timeline is left to the worker's
+    next transition, which writes one anyway (`after_claim`: whether it is that one).
     """
     following = {"$add": ["$event_seq", 1]}
     brief: Document = {"type": type, "at": "$$NOW", "actor": actor, "attempt": attempt}
@@ -105,7 +120,8 @@ def stamp(
         "updated_at": "$$NOW",
     }
     if keep:
-        fields["timeline"] = {"$slice": [{"$concatArrays": ["$timeline", [brief]]}, -KEPT_TRANSITIONS]}
+        rows = [brief] if after_claim is None else when(after_claim, [CLAIMED, brief], [brief])
+        fields["timeline"] = {"$slice": [{"$concatArrays": ["$timeline", rows]}, -KEPT_TRANSITIONS]}
     return fields
 
 
@@ -129,9 +145,10 @@ def attempt_row(outcome: Any, *, started_at: Any, error: Any = GONE, number: Any
     return {"$slice": [rows, -KEPT_ATTEMPTS]}
 
 
-UNLEASED = dict.fromkeys(("token", "worker_id", "claimed_at", "started", "cancel_requested_at"), GONE)
+UNLEASED = dict.fromkeys(("token", "worker_id", "claimed_at", "started", "cancel_requested_at", "limited"), GONE)
 
-_KEEP_HOLD = {"$gt": ["$unique_until", "$$NOW"]}
+_OUTLIVES = {"$eq": [{"$ifNull": ["$dedup.mode", "throttle"]}, "throttle"]}
+_KEEP_HOLD = {"$and": [_OUTLIVES, {"$gt": ["$unique_until", "$$NOW"]}]}
 SETTLED = {
     "unique_hold": when(_KEEP_HOLD, "$unique_hold", GONE),
     "release_at": when(_KEEP_HOLD, {"$min": ["$release_at", "$unique_until"]}, "$release_at"),

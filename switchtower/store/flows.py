@@ -10,12 +10,12 @@ from pymongo.errors import BulkWriteError, DuplicateKeyError
 from switchtower.errors import InvalidInput
 from switchtower.flows import Planned
 from switchtower.jobs import NewJob
-from switchtower.states import JobState
-from switchtower.store import operations
+from switchtower.states import FINAL, JobState
+from switchtower.store import lanes, operations
 from switchtower.store.collections import Store
 from switchtower.store.jobs import Duplicate, index_of
 
-__all__ = ["counts", "insert", "placed", "refuse_own_links", "retry"]
+__all__ = ["counts", "insert", "mark_cancelling", "placed", "refuse_own_links", "retry", "unrelayed"]
 
 Document = dict[str, Any]
 
@@ -50,6 +50,7 @@ def placed(document: Document, planned: Sequence[Planned], position: int, ids: S
 
 async def insert(store: Store, documents: Sequence[Document]) -> None:
     """Inserts all jobs of a flow in one transaction of new documents only. Raises: Duplicate; nothing exists then."""
+    await lanes.mark(store, documents)
     try:
         async with store.database.transaction() as session:
             for start in range(0, len(documents), CHUNK):
@@ -77,6 +78,19 @@ async def counts(store: Store, roots: Sequence[str]) -> dict[str, dict[JobState,
         states = found.setdefault(row["_id"]["flow"], dict.fromkeys(JobState, 0))
         states[JobState(row["_id"]["state"])] = row["n"]
     return found
+
+
+async def mark_cancelling(store: Store, flow_id: str, actor: str) -> None:
+    """Tells every open job of a flow that its flow is being cancelled: whoever of them waits for another that is
+    cancelled is cancelled with it, neither failed by it nor set free. Guard: not final. No event: nothing has ended."""
+    open_ = [state.value for state in JobState if state not in FINAL]
+    await store.jobs.update_many({"flow_id": flow_id, "state": {"$in": open_}}, {"$set": {"cancelling": actor}})
+
+
+async def unrelayed(store: Store, flow_id: str) -> list[str]:
+    """The jobs of a flow that have ended and whose end is not told yet, at most a thousand."""
+    ended = {"flow_id": flow_id, "outbox": {"$exists": True}}
+    return [row["_id"] async for row in store.jobs.find(ended, {"_id": 1}, limit=CHUNK)]
 
 
 async def retry(

@@ -28,10 +28,12 @@ def by_token(verb: str, token: str) -> Document:
     return {**starts_from(verb), "token": token}
 
 
-def claimable(queue: str, names: Document | None = None, condition: Document | None = None) -> Document:
-    """What a claimer may take from a queue; fits the partial index `hot` exactly."""
+def claimable(
+    queue: str, names: Document | None = None, condition: Document | None = None, *, lane: str | None = ""
+) -> Document:
+    """What a claimer may take from one lane of a queue (None: any); fits the partial index `hot` exactly."""
     return (
-        {"queue": queue, "lane": "", "state": "waiting", "parked": None}
+        {"queue": queue, **({} if lane is None else {"lane": lane}), "state": "waiting", "parked": None}
         | ({"name": names} if names else {})
         | (condition or {})
     )

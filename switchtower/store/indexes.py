@@ -35,6 +35,8 @@ JOBS = [
     ),
     # stage: what is due
     IndexModel([("run_at", 1)], name="due", partialFilterExpression={"state": {"$in": ["scheduled", "retrying"]}}),
+    # limits: what runs under each of them
+    IndexModel([("limited", 1), ("state", 1)], name="limited", partialFilterExpression={"limited": EXISTS}),
     # rescue, cancel_requests, read-back of a claim token, lists of active jobs
     IndexModel([("worker_id", 1), ("token", 1)], name="active", partialFilterExpression={"state": "active"}),
     # lists, counts, clean, retention: `_id` sorts by creation
@@ -76,6 +78,10 @@ JOBS = [
     # workflows: runs as a list, and those that wait for an event
     IndexModel([("run.workflow", 1), ("_id", 1)], name="run", partialFilterExpression={"run": EXISTS}),
     IndexModel([("awaiting", 1)], name="awaiting", partialFilterExpression={"awaiting": EXISTS}),
+    # lists of what failed and runs again, as Dispatch means it
+    IndexModel(
+        [("retry_pending", 1), ("_id", 1)], name="retry_pending", partialFilterExpression={"retry_pending": True}
+    ),
     # lists by tag, and error clusters with their retry
     IndexModel([("tags", 1), ("_id", 1)], name="tags", partialFilterExpression={"tags": EXISTS}),
     IndexModel([("error.fingerprint", 1), ("_id", 1)], name="fingerprint", partialFilterExpression={"error": EXISTS}),
@@ -156,6 +162,11 @@ USAGE = [
     IndexModel([("day", 1)], name="retention", expireAfterSeconds=400 * 24 * 3600),
 ]
 
+PERMITS = [
+    # a limit that nobody reserved under for a while says nothing any more
+    IndexModel([("idle_at", 1)], name="idle_at", expireAfterSeconds=0),
+]
+
 BULK = [
     # resume after a crash; forget after a week
     IndexModel([("done", 1), ("_id", 1)], name="open"),
@@ -188,6 +199,7 @@ def _plan(store: Store, search_paths: Sequence[str]) -> list[tuple[Any, list[Ind
         (store.keys, KEYS),
         (store.rates, RATES),
         (store.usage, USAGE),
+        (store.permits, PERMITS),
         (store.audit, AUDIT),
     ]
 

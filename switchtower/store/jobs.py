@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from typing import Any
 
 from pymongo import DESCENDING, ReturnDocument
 from pymongo.errors import BulkWriteError, DuplicateKeyError
 
 from switchtower.callers import Caller
+from switchtower.states import FINAL
+from switchtower.store import lanes
 from switchtower.store.collections import Store
 from switchtower.store.guards import NOT_REMOVED, starts_from
 
 __all__ = [
     "Duplicate",
+    "extend",
     "find_by_ids",
     "index_of",
     "insert_in_session",
@@ -21,12 +25,17 @@ __all__ = [
     "let_go",
     "locate",
     "mark_awaited",
+    "may_have_lapsed",
     "move",
     "move_many",
+    "release_hold",
+    "replace",
     "visible_to",
 ]
 
 Document = dict[str, Any]
+
+FAR = datetime(9999, 1, 1, tzinfo=UTC)
 
 
 class Duplicate(Exception):
@@ -62,6 +71,7 @@ async def insert_many(store: Store, documents: Sequence[Document], *, session: A
         insert had landed.
     Raises: a driver error with an unknown outcome: repeat with the same documents.
     """
+    await lanes.mark(store, documents)
     try:
         await store.jobs.insert_many(documents, ordered=False, session=session)
     except BulkWriteError as error:
@@ -78,6 +88,7 @@ async def insert_in_session(store: Store, document: Document, session: Any) -> N
 
     Raises: Duplicate; the transaction is aborted by the server then.
     """
+    await lanes.mark(store, [document])
     collection = session.client[store.database.name][store.jobs.name]
     try:
         await collection.insert_one(document, session=session)
@@ -145,15 +156,62 @@ async def mark_awaited(store: Store, ids: Sequence[str]) -> None:
     )
 
 
+_LAPSING = [
+    {"dedup.mode": "debounce", "state": {"$ne": "scheduled"}},
+    {"dedup.mode": "debounce", "reported": {"$exists": True}},
+    {"dedup": {"$exists": True}, "$expr": {"$lte": ["$unique_until", "$$NOW"]}, "unique_until": {"$exists": True}},
+]
+
+
+def may_have_lapsed(holder: Mapping[str, Any], now: datetime) -> bool:
+    """Whether `release_hold` is worth a try: what it decides by the database's clock, by `now`."""
+    debounced = holder["dedup"]["mode"] == "debounce"
+    left = debounced and (holder["state"] != "scheduled" or "reported" in holder)
+    return left or holder.get("unique_until", FAR) <= now
+
+
+async def release_hold(store: Store, id: str) -> bool:
+    """Takes the deduplication key from a job whose right to it has passed: a debounced one that is not scheduled any
+    more, or one whose time is over by the database's clock. Returns whether it had passed."""
+    result = await store.jobs.update_one({"_id": id, "$or": _LAPSING}, {"$unset": {"unique_hold": ""}})
+    return bool(result.matched_count)
+
+
+async def replace(store: Store, id: str, new: Document, pipeline: list[Document]) -> Document | None:
+    """Makes a scheduled job what a later enqueue asked for.
+
+    Guard: scheduled, never run, still under the key of `new`. Returns: the job after it; None when nothing matched.
+    Raises: Duplicate when another job has the idempotency key of `new`.
+    """
+    guard = {"unique_hold": new["unique_hold"], "reported": {"$exists": False}}
+    return await move(store, "replace", id, pipeline, guard=guard)
+
+
+async def extend(store: Store, id: str, new: Document) -> None:
+    """Begins the time of a deduplication key anew. Guard: the job holds the key, and its time has not passed."""
+    until = new["unique_until"]
+    await store.jobs.update_one(
+        {"_id": id, "unique_hold": new["unique_hold"], "$expr": {"$gt": ["$unique_until", "$$NOW"]}},
+        [
+            {
+                "$set": {
+                    "unique_until": {"$max": ["$unique_until", until]},
+                    "release_at": {"$min": ["$idempotency_until", {"$max": ["$unique_until", until]}]},
+                }
+            }
+        ],
+    )
+
+
 async def let_go(store: Store) -> int:
     """Frees idempotency keys and unique holds whose time has passed. Guard: `release_at` passed. Returns how many
     jobs."""
-    over = {"$lte": ["$idempotency_until", "$$NOW"]}
-    final = {"$in": ["$state", ["completed", "failed", "cancelled", "removed"]]}
-    key_over = {"$and": [{"$ne": [{"$type": "$idempotency_until"}, "missing"]}, over]}
-    hold_over = {
-        "$and": [final, {"$ne": [{"$type": "$unique_until"}, "missing"]}, {"$lte": ["$unique_until", "$$NOW"]}]
-    }
+    key_over = {"$lte": [{"$ifNull": ["$idempotency_until", FAR]}, "$$NOW"]}
+    # A deduplication's time ends its hold; a unique key is held by an open job past its time.
+    ends = {"$or": [{"$in": ["$state", [*sorted(FINAL), "removed"]]}, {"$ne": [{"$type": "$dedup"}, "missing"]}]}
+    hold_over = {"$and": [ends, {"$lte": [{"$ifNull": ["$unique_until", FAR]}, "$$NOW"]}]}
+    next_hold = {"$cond": [{"$and": [ends, {"$gt": ["$unique_until", "$$NOW"]}]}, "$unique_until", None]}
+    next_key = {"$cond": [key_over, None, "$idempotency_until"]}
     result = await store.jobs.update_many(
         {"release_at": {"$exists": True}, "$expr": {"$lte": ["$release_at", "$$NOW"]}},
         [
@@ -162,19 +220,7 @@ async def let_go(store: Store) -> int:
                     "idempotency_key": {"$cond": [key_over, "$$REMOVE", "$idempotency_key"]},
                     "idempotency_until": {"$cond": [key_over, "$$REMOVE", "$idempotency_until"]},
                     "unique_hold": {"$cond": [hold_over, "$$REMOVE", "$unique_hold"]},
-                    "release_at": {
-                        "$cond": [
-                            key_over,
-                            {
-                                "$cond": [
-                                    {"$and": [final, {"$gt": ["$unique_until", "$$NOW"]}]},
-                                    "$unique_until",
-                                    "$$REMOVE",
-                                ]
-                            },
-                            {"$ifNull": ["$idempotency_until", "$$REMOVE"]},
-                        ]
-                    },
+                    "release_at": {"$ifNull": [{"$min": [next_key, next_hold]}, "$$REMOVE"]},
                 }
             }
         ],

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from typing import Any
+from uuid import uuid4
 
 from pymongo import ReturnDocument
 from pymongo.errors import DuplicateKeyError
 
 from switchtower.access import ApiKey, RateLimit, Scope, TenantLimits, Usage
 from switchtower.callers import Caller
+from switchtower.limits import Limit
 from switchtower.store.collections import Store
-from switchtower.store.expressions import literal
+from switchtower.store.expressions import literal, when
 from switchtower.store.jobs import visible_to
+from switchtower.store.queues import limit_document, limit_from
 
 __all__ = [
     "Portion",
@@ -22,6 +25,7 @@ __all__ = [
     "find_many",
     "insert",
     "insert_tenant",
+    "job_limits",
     "none_exists",
     "revoke",
     "take",
@@ -133,49 +137,91 @@ async def revoke(store: Store, id: str, caller: Caller) -> ApiKey | None:
 
 @dataclass(frozen=True, slots=True)
 class Portion:
-    """Requests of one interval that this process may admit without asking again, and how long the interval lasts."""
+    """Requests that this process may admit without asking again, within `left_ms`; with `granted` 0, how long until
+    there may be room."""
 
+    id: str
     granted: int
     left_ms: int
 
 
-async def take(store: Store, owner: str, rate: RateLimit, size: int) -> Portion:
-    """Takes up to `size` requests out of the present interval of a rate; an interval begins with its first request."""
-    fresh = {"$lte": [{"$ifNull": ["$ends_at", "$$NOW"]}, "$$NOW"]}
+HOLD_SHARE = 10
+"""A portion may be used for a tenth of the interval; what is not returned counts for so much longer."""
+
+
+async def take(store: Store, owner: str, rate: RateLimit, size: int, *, spent: Portion | None, used: int) -> Portion:
+    """Takes up to `size` requests out of a rate, of any interval of whose length none has more: every portion counts
+    until its last possible use lies one interval back. `spent` is the caller's portion before, of which it `used` so
+    many: from now on it counts as that many, used by now.
+    """
+    id = uuid4().hex
+    hold_ms = max(1, rate.per_ms // HOLD_SHARE)
+    returned = {"n": {"$min": ["$$p.n", used]}, "until": {"$min": ["$$p.until", {"$add": ["$$NOW", rate.per_ms]}]}}
+    settled = {
+        "$map": {
+            "input": {"$ifNull": ["$portions", []]},
+            "as": "p",
+            "in": when({"$eq": ["$$p.id", spent.id if spent else ""]}, {"$mergeObjects": ["$$p", returned]}, "$$p"),
+        }
+    }
+    counting = {"$and": [{"$gt": ["$$p.until", "$$NOW"]}, {"$gt": ["$$p.n", 0]}]}
+    given: Document = {"id": id, "n": "$granted", "until": {"$add": ["$$NOW", hold_ms + rate.per_ms]}}
+    some = {"$gt": ["$granted", 0]}
     pipeline: list[Document] = [
-        {"$set": {"fresh": fresh}},
+        {"$set": {"portions": {"$filter": {"input": settled, "as": "p", "cond": counting}}}},
         {
             "$set": {
-                "used": {"$cond": ["$fresh", 0, "$used"]},
-                "ends_at": {"$cond": ["$fresh", {"$add": ["$$NOW", rate.per_ms]}, "$ends_at"]},
+                "granted": {"$max": [0, {"$min": [size, {"$subtract": [rate.requests, {"$sum": "$portions.n"}]}]}]},
+                "wait_ms": {"$subtract": [{"$min": "$portions.until"}, "$$NOW"]},
             }
         },
-        {"$set": {"granted": {"$max": [0, {"$min": [size, {"$subtract": [rate.requests, "$used"]}]}]}}},
-        {"$set": {"used": {"$add": ["$used", "$granted"]}, "left_ms": {"$subtract": ["$ends_at", "$$NOW"]}}},
-        {"$unset": "fresh"},
+        {"$set": {"portions": {"$concatArrays": ["$portions", when(some, [given], [])]}}},
+        {"$set": {"left_ms": when(some, hold_ms, "$wait_ms"), "ends_at": {"$max": "$portions.until"}}},
+        {"$unset": "wait_ms"},
     ]
     for last in (False, True):
         try:
             row = await store.rates.find_one_and_update(
-                {"_id": owner}, pipeline, upsert=True, return_document=ReturnDocument.AFTER
+                {"_id": owner},
+                pipeline,
+                {"granted": 1, "left_ms": 1},
+                upsert=True,
+                return_document=ReturnDocument.AFTER,
             )
             break
         except DuplicateKeyError:  # two first requests at once
             if last:
                 raise
-    return Portion(int(row["granted"]), int(row["left_ms"]))
+    return Portion(id, int(row["granted"]), max(1, int(row["left_ms"] or 1)))
 
 
 async def insert_tenant(store: Store, limits: TenantLimits, *, actor: str) -> None:
     """Sets what a tenant may use."""
-    sets = {"jobs_per_month": limits.jobs_per_month, "rate": _rate_document(limits.rate), "changed_by": actor}
+    sets = {
+        "jobs_per_month": limits.jobs_per_month,
+        "rate": _rate_document(limits.rate),
+        "jobs": limit_document(limits.jobs),
+        "changed_by": actor,
+    }
     await store.tenants.update_one({"_id": limits.org}, {"$set": sets}, upsert=True)
 
 
 async def tenant(store: Store, org: str) -> TenantLimits:
     """What a tenant may use."""
     row = await store.tenants.find_one({"_id": org})
-    return TenantLimits(org) if row is None else TenantLimits(org, row["jobs_per_month"], _rate_from(row["rate"]))
+    if row is None:
+        return TenantLimits(org)
+    jobs = limit_from(row.get("jobs", {}))
+    return TenantLimits(org, row["jobs_per_month"], _rate_from(row["rate"]), jobs)
+
+
+async def job_limits(store: Store, orgs: Collection[str]) -> dict[str, Limit]:
+    """What bounds the running jobs of these tenants over all queues; only those that something does."""
+    rows = await store.tenants.find({"_id": {"$in": sorted(orgs)}, "jobs": {"$exists": True}}, {"jobs": 1}).to_list(
+        None
+    )
+    found = {row["_id"]: limit_from(row["jobs"]) for row in rows}
+    return {org: limit for org, limit in found.items() if limit}
 
 
 async def usage(store: Store, caller: Caller, since: date, until: date, limit: int) -> list[Usage]:

@@ -124,6 +124,11 @@ class Branches:
         return Branches([{"$and": [match, *clauses]} for match in self.at_rest], active, self.by_queue)
 
     @property
+    def hint(self) -> str | None:
+        """The index that alternatives at rest are read by."""
+        return "listing" if self.by_queue else None
+
+    @property
     def match(self) -> Document:
         """All of them as one filter."""
         return _any_of([*self.at_rest, *([] if self.active is None else [self.active])])
@@ -150,6 +155,7 @@ def branches(filter: JobFilter, *, org: str | None, queues: Sequence[str] = ()) 
         value is None
         for value in (filter.tags, filter.unique_key, filter.parent_id, filter.flow_id, filter.error_fingerprint)
     )
+    by_queue = by_queue and not filter.retry_pending
     found = [filter_document(replace(at_rest, states=group), org=org) for group in groups]
     return Branches(found, active, by_queue)
 
@@ -176,10 +182,13 @@ def filter_document(filter: JobFilter, *, org: str | None) -> Document:
         ("parent_id", filter.parent_id),
         ("flow_id", filter.flow_id),
         ("flow_root", filter.flow_root),
+        ("retry_pending", filter.retry_pending or None),
         ("error.fingerprint", filter.error_fingerprint),
     ):
         if value is not None:
             clauses.append({field: value})
+    if filter.retry_pending is False:
+        clauses.append({"retry_pending": {"$ne": True}})
     if filter.error_fingerprint is not None:
         clauses.append({"error": {"$exists": True}})
     if filter.created_after is not None or filter.created_before is not None:
@@ -330,43 +339,67 @@ def _beyond(field: str | None, value: Any, id: str, sign: str) -> Document:
 async def offset_page(
     store: Store, match: Branches, *, order: JobOrder, offset: int, limit: int, fields: Mapping[str, int] | None
 ) -> list[Document]:
-    """A page by offset, for the REST dialects."""
+    """A page by offset, for the REST dialects. What lies before it is skipped in the database, but for the keys of
+    active jobs, which stand in another index."""
     field, step = _KEYS[order]
     sort = {**({field: step} if field else {}), "_id": step}
-    return await _rows(store, match, sort=sort, limit=offset + limit, fields=fields, skip=offset)
+    if not offset:
+        return await _rows(store, match, sort=sort, limit=limit, fields=fields)
+    with time_limit(TIME_LIMIT_MS):
+        if match.active is None:
+            return await _read(store, match.at_rest, match.hint, sort, fields, skip=offset, limit=limit)
+        if not match.at_rest:
+            return await _read(store, [match.active], "active", sort, fields, skip=offset, limit=limit)
+        held = await _read(store, [match.active], "active", sort, dict.fromkeys(sort, 1), limit=offset + limit)
+        # Whatever lies that far back lies behind all that is skipped here, wherever the active ones fall.
+        skip = max(0, offset - len(held))
+        count = offset + limit - skip
+        rest = await _read(store, match.at_rest, match.hint, sort, dict.fromkeys(sort, 1), skip=skip, limit=count)
+        ids = [row["_id"] for row in _merged([held, rest], sort)[offset - skip : count]]
+        found = {row["_id"]: row for row in await store.jobs.find({"_id": {"$in": ids}}, fields).to_list(None)}
+    return [found[id] for id in ids if id in found]
 
 
 async def _rows(
-    store: Store,
-    match: Branches,
-    *,
-    sort: Mapping[str, int],
-    limit: int,
-    fields: Mapping[str, int] | None,
-    skip: int = 0,
+    store: Store, match: Branches, *, sort: Mapping[str, int], limit: int, fields: Mapping[str, int] | None
 ) -> list[Document]:
-    """The rows `skip` to `limit` of all branches together."""
-    order = list(sort.items())
-
-    async def read(query: Document, hint: str | None, skip: int) -> list[Document]:
-        cursor = store.jobs.find(query, fields, sort=order, skip=skip, limit=limit - skip, allow_disk_use=True)
-        rows: list[Document] = await (cursor if hint is None else cursor.hint(hint)).to_list(limit)
-        return rows
-
-    listing = "listing" if match.by_queue else None
+    """The first rows of all branches together."""
     with time_limit(TIME_LIMIT_MS):
-        if match.active is None:
-            return await read(_any_of(match.at_rest), listing, skip)
-        if not match.at_rest:
-            return await read(match.active, "active", skip)
-        parts = await asyncio.gather(read(match.active, "active", 0), read(_any_of(match.at_rest), listing, 0))
-    *fields_first, (_, step) = order
-    rows = sorted(
+        parts = []
+        if match.active is not None:
+            parts.append(_read(store, [match.active], "active", sort, fields, limit=limit))
+        if match.at_rest:
+            parts.append(_read(store, match.at_rest, match.hint, sort, fields, limit=limit))
+        return _merged(await asyncio.gather(*parts), sort)[:limit]
+
+
+async def _read(
+    store: Store,
+    alternatives: Sequence[Document],
+    hint: str | None,
+    sort: Mapping[str, int],
+    fields: Mapping[str, int] | None,
+    *,
+    skip: int = 0,
+    limit: int,
+) -> list[Document]:
+    cursor = store.jobs.find(
+        _any_of(alternatives), fields, sort=list(sort.items()), skip=skip, limit=limit, allow_disk_use=True
+    )
+    rows: list[Document] = await (cursor if hint is None else cursor.hint(hint)).to_list(limit)
+    return rows
+
+
+def _merged(parts: Sequence[list[Document]], sort: Mapping[str, int]) -> list[Document]:
+    if len(parts) == 1:
+        return parts[0]
+    *first, (_, step) = sort.items()
+    # As the database sorts: rows without the field before all others.
+    return sorted(
         chain(*parts),
-        key=lambda row: (*(() if row.get(f) is None else (row[f],) for f, _ in fields_first), row["_id"]),
+        key=lambda row: (*((f in row, row.get(f)) for f, _ in first), row["_id"]),
         reverse=step < 0,
     )
-    return rows[skip:limit]
 
 
 async def count(store: Store, match: Document, *, cap: int) -> tuple[int, bool]:

@@ -21,7 +21,7 @@ from switchtower.store.expressions import (
     when,
 )
 
-__all__ = ["add_child", "cancel", "promote", "remove", "retry", "update"]
+__all__ = ["add_child", "cancel", "promote", "remove", "replace", "retry", "update"]
 
 Document = dict[str, Any]
 Pipeline = list[Document]
@@ -111,6 +111,18 @@ def cancel(actor: str, *, source: str | None = None) -> Pipeline:
     ]
 
 
+_HELD_AGAIN = {
+    "$switch": {
+        "branches": [
+            {"case": {"$eq": ["$dedup.mode", "simple"]}, "then": "$dedup.hold"},
+            {"case": present("$dedup"), "then": "$unique_hold"},
+        ],
+        "default": "$unique_key",
+    }
+}
+"""What a job holds that starts over: a time that began with its enqueue does not begin again."""
+
+
 def retry(
     actor: str, *, pending: Sequence[str] = (), source: str | None = None, action: Mapping[str, Any] | None = None
 ) -> Pipeline:
@@ -135,16 +147,59 @@ def retry(
                 "steps": when(final, _STEPS_KEPT, "$steps"),
                 "run": when({"$and": [final, present("$run")]}, _RUN_AFRESH, "$run"),
                 "awaiting": when(final, GONE, "$awaiting"),
+                "cancelling": GONE,
                 "attempt": when(final, 0, "$attempt"),
                 "claims": when(final, 0, "$claims"),
                 "generation": {"$add": ["$generation", when(final, 1, 0)]},
-                "unique_hold": when(final, "$unique_key", "$unique_hold"),
+                "unique_hold": when(final, _HELD_AGAIN, "$unique_hold"),
                 "expires_at": when(present("$ttl_ms"), again, GONE),
                 "run_at": "$$NOW",
                 "order": in_order(NOW_MS),
             }
         }
     ]
+
+
+_REPLACED = (
+    *("name", "payload", "priority", "rank", "order", "lane", "run_at", "max_attempts", "state", "dedup"),
+    *("backoff", "timeout_ms", "ttl_ms", "expires_at", "group", "lifo", "tags", "traceparent", "app"),
+    *("remove_on_complete", "remove_on_fail", "on_child_failure", "unique_key"),
+)
+KEPT_KEYS = 100
+
+
+def replace(new: Mapping[str, Any], actor: str) -> Pipeline:
+    """scheduled → scheduled, or waiting where the new one has no delay: the job becomes what the later enqueue asked
+    for; its id, and when it was first enqueued, stay. `new` is the document that would have been inserted.
+
+    `replaced_by` tells a repeat of the same enqueue that it has happened. The caller's idempotency key joins those that
+    stand for the job already, of which the last 100 are kept. The time of `ttl_ms` begins anew with `extend` alone.
+    """
+    keys: Any = "$idempotency_key"
+    if "idempotency_key" in new:
+        given = when({"$isArray": keys}, keys, when(present(keys), [keys], []))
+        keys = {"$slice": [{"$setUnion": [given, [literal(new["idempotency_key"])]]}, -KEPT_KEYS]}
+    extends = new["dedup"].get("extend", False)
+    until = literal(new["unique_until"]) if extends and "unique_until" in new else "$unique_until"
+    key_until = literal(new["idempotency_until"]) if "idempotency_until" in new else "$idempotency_until"
+    data = {"name": literal(new["name"]), **{field: _or_gone(new, field) for field in ("app", "group", "tags")}}
+    return [
+        {
+            "$set": {
+                **stamp("replace", actor=literal(actor), to=new["state"], data=data),
+                **{field: _or_gone(new, field) for field in _REPLACED},
+                "replaced_by": new["_id"],
+                "idempotency_key": keys,
+                "idempotency_until": key_until,
+                "unique_until": until,
+                "release_at": {"$ifNull": [{"$min": [key_until, until]}, GONE]},
+            }
+        }
+    ]
+
+
+def _or_gone(document: Mapping[str, Any], field: str) -> Any:
+    return literal(document[field]) if field in document else GONE
 
 
 def promote(actor: str, *, source: str | None = None) -> Pipeline:

@@ -39,6 +39,7 @@ _COPIED = [
     "lifo",
     "unique_key",
     "unique_for_ms",
+    "dedup",
     "remove_on_complete",
     "remove_on_fail",
     "custom_id",
@@ -118,6 +119,10 @@ async def _settle_failure(store: Store, job: Document) -> None:
     """What did not complete: whoever waited fails with it, or goes on as its own policy says."""
     waiting = {"pending": job["_id"]}
     tolerant = waiting | {"on_child_failure": {"$in": ["ignore", "remove"]}}
+    if "cancelling" in job and job["state"] == "cancelled":
+        await store.jobs.update_many(
+            {**waiting, "cancelling": {"$exists": True}, **starts_from("abandon")}, operations.cancel(job["cancelling"])
+        )
     discarding = await store.jobs.find_one({**waiting, "on_child_failure": "remove"}, {"_id": 1})
     await store.jobs.update_many(tolerant, transitions.unblock([job["_id"]]))
     await store.jobs.update_many({**waiting, **starts_from("abandon")}, transitions.abandon(_dependency_error(job)))

@@ -23,6 +23,7 @@ from switchtower.store.expressions import (
     SETTLED,
     STARTED,
     UNLEASED,
+    UNMARKED,
     attempt_row,
     discarded,
     in_order,
@@ -66,6 +67,7 @@ def claim(token: str, worker_id: str) -> Pipeline:
                     actor=literal(worker_id),
                     to="active",
                     data={"wait_ms": {"$subtract": ["$$NOW", "$run_at"]}},
+                    keep=False,
                 ),
                 "state": "active",
                 "token": token,
@@ -85,7 +87,7 @@ def start() -> Pipeline:
     return [
         {
             "$set": {
-                **stamp("start", actor="$worker_id", attempt={"$add": ["$attempt", 1]}),
+                **stamp("start", actor="$worker_id", attempt={"$add": ["$attempt", 1]}, after_claim=True),
                 "started": True,
                 "started_at": "$$NOW",
                 "attempt": {"$add": ["$attempt", 1]},
@@ -111,6 +113,7 @@ def complete(token: str, ran_ms: int, result: Any) -> Pipeline:
                     to="completed",
                     attempt=CHARGED,
                     data={"ms": ran_ms, "removed": when(flag, True, GONE)},
+                    after_claim=UNMARKED,
                 ),
                 **UNLEASED,
                 **SETTLED,
@@ -191,6 +194,7 @@ def _end_of_run(
                             else {}
                         ),
                     },
+                    after_claim=UNMARKED,
                 ),
                 **UNLEASED,
                 "_": GONE,
@@ -226,7 +230,13 @@ def give_back(type: str, token: str, *, wait_ms: int = 0) -> Pipeline:
     return [
         {
             "$set": {
-                **stamp(when(cancelled, "abort", type), actor="$worker_id", to=to, attempt=charged),
+                **stamp(
+                    when(cancelled, "abort", type),
+                    actor="$worker_id",
+                    to=to,
+                    attempt=charged,
+                    after_claim=UNMARKED,
+                ),
                 **UNLEASED,
                 **{field: when(cancelled, ended[field], f"${field}") for field in SETTLED},
                 "state": to,
@@ -279,6 +289,7 @@ def rescue(error: JobError, *, claim_allowance: int) -> Pipeline:
                     actor="system",
                     to=to,
                     data={"error": brief, "worker": "$worker_id", "removed": when(discard, True, GONE)},
+                    after_claim=UNMARKED,
                 ),
                 **UNLEASED,
                 **{field: when(final, value, f"${field}") for field, value in SETTLED.items()},

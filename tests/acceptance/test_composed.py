@@ -23,7 +23,7 @@ from tests.mongod import ReplicaSet
 
 ROOT = Path(__file__).parents[2]
 
-pytestmark = [pytest.mark.acceptance, pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.acceptance, pytest.mark.slow, pytest.mark.timeout(600)]
 
 ENQUEUE = """
 mutation($input: EnqueueJobInput!) {
@@ -105,7 +105,7 @@ def composed(mongodb_url: str, folder: Path) -> Iterator[tuple[list[str], list[s
         yield [urls["server1"], urls["server2"]], processes
         for process in processes:
             process.terminate()
-        assert [process.wait(timeout=40) for process in processes] == [0, 0, 0, 0]
+        assert [process.wait(timeout=60) for process in processes] == [0, 0, 0, 0]
 
 
 def wait_ready(url: str, log: Path) -> None:

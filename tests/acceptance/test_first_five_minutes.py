@@ -18,7 +18,7 @@ import orjson
 import psutil
 import pytest
 
-pytestmark = [pytest.mark.acceptance, pytest.mark.slow, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.acceptance, pytest.mark.slow, pytest.mark.timeout(600)]
 
 TASKS = """
 import asyncio
@@ -319,7 +319,7 @@ def test_serve_and_worker_apart(project: Path, mongodb_url: str, database_name: 
         assert ended.returncode == 0, ended.stdout + ended.stderr
         for process in reversed(processes):
             process.terminate()
-            assert process.wait(45) == 0
+            assert process.wait(60) == 0
     finally:
         for process in processes:
             if process.is_running():

@@ -182,7 +182,7 @@ class running_dev:
 def wait_for_job(url: str, id: str) -> dict[str, object]:
     query = json.dumps({"query": "query($id: ID!) { job(id: $id) { state result } }", "variables": {"id": id}}).encode()
     request = urllib.request.Request(f"{url}/graphql", query, {"Content-Type": "application/json"})
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 60
     while True:
         with urllib.request.urlopen(request, timeout=5) as response:
             job: dict[str, object] = json.load(response)["data"]["job"]

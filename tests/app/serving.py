@@ -42,16 +42,16 @@ def serving(
     """Serves `app` until the block ends; the port is the kernel's choice."""
     sock = bind("127.0.0.1", 0)
     ready = threading.Event()
-    config = configure(app, frame_bytes=frame_bytes, grace_seconds=5)
+    config = configure(app, frame_bytes=frame_bytes, grace_seconds=30)
     server = Server(config, on_ready=ready.set, on_closing=on_closing)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [sock]}, daemon=True)
     thread.start()
     try:
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 60
         while not ready.wait(0.02):
             assert thread.is_alive() and time.monotonic() < deadline, "the server did not start"
         yield Served("127.0.0.1", sock.getsockname()[1], server)
     finally:
         server.should_exit = True
-        thread.join(15)
+        thread.join(60)
         assert not thread.is_alive(), "the server did not stop"

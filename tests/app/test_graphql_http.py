@@ -25,7 +25,7 @@ RESPONSE = "application/graphql-response+json"
 
 @pytest.fixture
 def http(served: Served) -> Iterator[httpx2.Client]:
-    with httpx2.Client(base_url=served.url, timeout=10) as client:
+    with httpx2.Client(base_url=served.url, timeout=60) as client:
         yield client
 
 
@@ -349,7 +349,7 @@ def test_heads_beyond_the_limit(http: httpx2.Client, served: Served) -> None:
 
 
 def _raw(served: Served, data: bytes) -> bytes:
-    with socket.create_connection((served.host, served.port), timeout=10) as connection:
+    with socket.create_connection((served.host, served.port), timeout=60) as connection:
         connection.sendall(data)
         return connection.recv(65536)
 

@@ -69,10 +69,10 @@ def test_ready_line_and_clean_stop(tmp_path: Path, mongodb_url: str, database_na
             assert http.get("/livez").status_code == 200
             events = {"Accept": "text/event-stream"}
             query = {"query": "subscription { jobEvents { __typename } }"}
-            with http.stream("POST", "/graphql", json=query, headers=events, timeout=20) as stream:
+            with http.stream("POST", "/graphql", json=query, headers=events, timeout=60) as stream:
                 process.send_signal(signal.SIGTERM)
                 assert "complete" not in "".join(stream.iter_text())
-        assert process.wait(15) == 0
+        assert process.wait(60) == 0
         _, said = process.communicate()
         assert said == ""
 
@@ -81,7 +81,7 @@ def test_an_embedded_database_is_started_and_stopped_with_it(tmp_path: Path) -> 
     with running(tmp_path, "--data-dir", "data") as (process, line):
         assert line.startswith("Ready: "), line
         process.send_signal(signal.SIGINT)
-        assert process.wait(30) == 0
+        assert process.wait(60) == 0
     assert not any(path.name.endswith(".sock") for path in tmp_path.rglob("*"))
 
 

@@ -46,7 +46,7 @@ def served(mongodb_url: str, database_name: str) -> Iterator[Served]:
 
 @pytest.fixture
 def http(served: Served) -> Iterator[httpx2.Client]:
-    with httpx2.Client(base_url=served.url, timeout=20) as client:
+    with httpx2.Client(base_url=served.url, timeout=60) as client:
         yield client
 
 
@@ -86,7 +86,7 @@ async def subscribe(socket: ClientConnection, query: str, **variables: Any) -> N
 async def events(socket: ClientConnection, count: int) -> list[dict[str, Any]]:
     """The next so many events of the one subscription."""
     found = []
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while len(found) < count:
             message = json.loads(await socket.recv())
             assert message["type"] == "next" and "errors" not in message["payload"], message
@@ -181,7 +181,7 @@ def test_metrics(http: httpx2.Client) -> None:
             for sample in family.samples
         }
 
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while True:
         values = scraped()
         if (
@@ -282,12 +282,12 @@ def test_nothing_else_is_served(http: httpx2.Client, path: str) -> None:
 def test_a_dead_database_is_answered_with_503_and_recovered_from(tmp_path: Path, database_name: str) -> None:
     database = embedded.start(tmp_path)
     try:
-        with product(database.url, database_name) as served, httpx2.Client(base_url=served.url, timeout=20) as http:
+        with product(database.url, database_name) as served, httpx2.Client(base_url=served.url, timeout=60) as http:
             enqueue(http, "before")
             database.stop()
             started = time.monotonic()
             response = http.post("/graphql", json={"query": "{ jobs(first: 1) { edges { node { id } } } }"})
-            assert time.monotonic() - started < 8
+            assert time.monotonic() - started < 30
             assert (response.status_code, response.headers["retry-after"]) == (503, "2"), response.text
             assert response.json()["errors"][0]["extensions"]["code"] == "UNAVAILABLE"
             assert str(tmp_path) not in response.text
@@ -298,7 +298,7 @@ def test_a_dead_database_is_answered_with_503_and_recovered_from(tmp_path: Path,
             assert ready.status_code == 503 and not ready.json()["checks"]["database"]["ok"]
             assert "switchtower_database_up 0.0" in http.get("/metrics/prometheus").text
             database = embedded.start(tmp_path)
-            deadline = time.monotonic() + 30
+            deadline = time.monotonic() + 60
             while http.get("/readyz").status_code != 200:
                 assert time.monotonic() < deadline, http.get("/readyz").text
             enqueue(http, "after")

@@ -24,12 +24,12 @@ EVENTS = {"Accept": "text/event-stream"}
 
 @pytest.fixture
 def http(served: Served) -> Iterator[httpx2.Client]:
-    with httpx2.Client(base_url=served.url, timeout=10) as client:
+    with httpx2.Client(base_url=served.url, timeout=60) as client:
         yield client
 
 
 def _wait(condition: Any) -> None:
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 60
     while not condition():
         assert time.monotonic() < deadline
         threading.Event().wait(0.01)
@@ -112,14 +112,14 @@ def test_streams_end_when_the_server_closes() -> None:
     door = build_door()
     received = []
     with serving(door.app, on_closing=door.closing.set) as served, httpx2.Client(base_url=served.url) as http:
-        with http.stream("POST", "/graphql", json=FOREVER, headers=EVENTS, timeout=10) as response:
+        with http.stream("POST", "/graphql", json=FOREVER, headers=EVENTS, timeout=60) as response:
             for chunk in response.iter_text():
                 received.append(chunk)
                 started = time.monotonic()
                 served.stop()
         # No `complete`: the client is to come back, to a server that stays.
         assert "forever" in "".join(received) and "complete" not in "".join(received)
-        assert time.monotonic() - started < 3
+        assert time.monotonic() - started < 20
     assert door.calls.open_streams == 0
 
 

@@ -21,6 +21,7 @@ FIGURES = {
     "enqueue": {"bulk enqueue ÷ BullMQ", "enqueue, 20 callers, Python client over GraphQL ÷ BullMQ"},
     "pickup": {"pickup latency p50 ÷ Agenda"},
     "graphql": {"GraphQL jobs(first: 50), 12 fields ÷ stock Strawberry"},
+    "dialects": {"Dispatch, 50 jobs ÷ plain FastAPI", "Dispatch, one job ÷ plain FastAPI"},
     "stream": {"change-stream hub ÷ bare watcher (pymongo)", "worker on pymongo ÷ on motor"},
     "memory": {"worker at rest (MiB)", "server at rest (MiB)"},
     "flat": {"claim in batches of 200, 10× queue depth ÷ 1×"},

@@ -13,7 +13,8 @@ from switchtower.audit import AuditFilter, AuditRow, AuditStatus
 from switchtower.callers import Caller
 from switchtower.crons import NewCron, Schedule
 from switchtower.engine import DeadLetterFilter, Engine
-from switchtower.errors import InvalidInput, NotFound
+from switchtower.engine.refusals import told_elsewhere
+from switchtower.errors import InvalidInput, NotFound, SwitchtowerError
 from switchtower.flows import FlowNode
 from switchtower.jobs import ErrorKind, JobError, JobFilter, JobUpdate, NewJob
 from switchtower.maintenance import Maintenance
@@ -54,7 +55,7 @@ async def awaited(engine: Engine, *actions: str) -> list[AuditRow]:
         found = await rows(engine)
         return found if len(found) >= len(actions) else None
 
-    found = list(reversed(await until(lambda: there(), timeout_seconds=20)))
+    found = list(reversed(await until(lambda: there(), timeout_seconds=60)))
     assert sorted(row.action for row in found) == sorted(actions)
     return found
 
@@ -188,7 +189,7 @@ async def test_a_folder_that_dies_between_row_and_cursor_doubles_nothing(
         async def counted() -> bool:
             return (await engine.jobs.counts(caller=OLGA))[JobState.CANCELLED] == len(ids)
 
-        await until(lambda: counted(), timeout_seconds=30)
+        await until(lambda: counted(), timeout_seconds=60)
     assert len(deaths) > 2
     found = await rows(engine)
     assert sorted(row.job_id or "" for row in found) == sorted(ids)
@@ -268,3 +269,41 @@ async def test_rows_are_forgotten_after_their_retention(engine: Engine, store: S
     assert row["gone_at"] - row["at"] == timedelta(days=90)
     index = (await store.audit.index_information())["gone_at"]
     assert index["expireAfterSeconds"] == 0
+
+
+REFUSED: dict[str, Any] = {
+    "job.cancel": lambda e, c: e.jobs.cancel("job_none", caller=c),
+    "job.retry": lambda e, c: e.jobs.retry("job_none", caller=c),
+    "job.promote": lambda e, c: e.jobs.promote("job_none", caller=c),
+    "job.remove": lambda e, c: e.jobs.remove("job_none", caller=c),
+    "job.update": lambda e, c: e.jobs.update("job_none", JobUpdate(priority=1), caller=c),
+    "bulk.fly": lambda e, c: e.bulk.start("fly", JobFilter(), caller=c),
+    "flow.cancel": lambda e, c: e.flows.cancel("job_none", caller=c),
+    "flow.retry": lambda e, c: e.flows.retry("job_none", caller=c),
+    "workflow.cancel": lambda e, c: e.workflows.cancel("run_none", caller=c),
+    "queue.pause": lambda e, c: e.queues.pause("a/b", caller=c),
+    "dead_letter.replay": lambda e, c: e.dead_letters.replay("dlq_none", caller=c),
+    "cron.enable": lambda e, c: e.crons.enable("cron_none", caller=c),
+    "cron.trigger": lambda e, c: e.crons.trigger("cron_none", caller=c),
+    "key.revoke": lambda e, c: e.keys.revoke("key_none", caller=c),
+}
+
+
+@pytest.mark.parametrize("action", REFUSED)
+async def test_what_a_program_is_refused_leaves_one_row(engine: Engine, action: str) -> None:
+    with pytest.raises(SwitchtowerError) as refused:
+        await REFUSED[action](engine, Caller("script"))
+    (row,) = await rows(engine)
+    assert (row.action, row.status, row.actor, row.source) == (action, AuditStatus.FAILED, "script", "python")
+    assert row.error == refused.value.message
+    assert row.job_id or row.target or row.queue or action.startswith("bulk")
+    for automatic in (Caller("system", source="system"), Caller("w", source="worker")):
+        with pytest.raises(SwitchtowerError):
+            await REFUSED[action](engine, automatic)
+    assert len(await rows(engine)) == 1
+
+
+async def test_what_a_surface_writes_down_itself_is_not_written_twice(engine: Engine) -> None:
+    with told_elsewhere(), pytest.raises(NotFound):
+        await engine.jobs.cancel("job_none", caller=OLGA)
+    assert await rows(engine) == []

@@ -339,7 +339,7 @@ async def test_what_a_cancelled_claim_won_is_handed_to_its_worker_with_the_next(
 
     monkeypatch.setattr(queue_commands, "all_controls", hangs_after_the_win)
     task = asyncio.create_task(engine.claims.claim("w", [queue]))
-    await asyncio.wait_for(won.wait(), 10)
+    await asyncio.wait_for(won.wait(), 60)
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
     monkeypatch.undo()

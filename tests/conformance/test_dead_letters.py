@@ -84,6 +84,24 @@ async def test_replay_is_a_new_job_with_what_the_failed_one_had(engine: Engine) 
     assert (await s.job()).state == "failed"
 
 
+async def test_replay_with_changes_takes_the_rest_from_the_failed_job(engine: Engine) -> None:
+    s = await job_in(engine, "failed", priority=7, timeout_ms=5_000, max_attempts=2, group="g")
+    entry = (await engine.dead_letters.for_jobs([s.id], caller=CALLER))[s.id]
+    changes = {"priority": 0, "timeout_ms": None}
+    job = (await engine.dead_letters.replay(entry.id, caller=CALLER, changes=changes)).job
+    assert (job.priority, job.timeout_ms, job.max_attempts, job.group) == (0, None, 2, "g")
+    other = await job_in(engine, "failed", priority=7)
+    made, errors = await engine.dead_letters.replay_all(DeadLetterFilter(), caller=CALLER, changes=changes)
+    assert [each.job.priority for each in made] == [0] and errors == [] and made[0].job.queue == other.queue
+
+
+async def test_dead_letters_by_offset_begin_with_the_oldest(engine: Engine) -> None:
+    jobs = [(await job_in(engine, "failed")).id for _ in range(4)]
+    for offset in range(5):
+        found = await engine.dead_letters.offset_page(DeadLetterFilter(), caller=CALLER, offset=offset, limit=2)
+        assert [entry.job_id for entry in found] == jobs[offset : offset + 2]
+
+
 async def test_replay_with_a_key_makes_one_job_however_often_it_is_asked_for(engine: Engine) -> None:
     s = await job_in(engine, "failed")
     (entry,) = await _entries(engine, job_id=s.id)

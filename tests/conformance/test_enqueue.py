@@ -43,7 +43,7 @@ FIELDS: dict[str, Any] = {
     "delay_ms": HOUR_MS,
 }
 SET_BY_OTHER_NOUNS = {"cron_id", "workflow", "on_child_failure"}
-CREATES_OTHERS = {"name", "parent_id", "depends_on", "webhook", "idempotency_key"}
+CREATES_OTHERS = {"name", "parent_id", "depends_on", "webhook", "idempotency_key", "deduplication"}
 
 
 def test_round_trip_covers_every_field_of_a_new_job() -> None:

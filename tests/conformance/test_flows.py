@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from pymongo import MongoClient
 
 from switchtower.callers import Caller
-from switchtower.engine import Engine
+from switchtower.engine import Engine, bulk, flows
 from switchtower.errors import Conflict, InvalidInput, InvalidTransition, NotFound, StoreUnavailable
 from switchtower.flows import Flow, FlowNode, node, plan
 from switchtower.ids import JOB, new_id
@@ -21,7 +21,7 @@ from switchtower.jobs import ChildFailure, Job, NewJob
 from switchtower.states import JobState
 from switchtower.store.collections import Store
 from switchtower.workers import Outcome, OutcomeKind, WorkerInfo
-from tests.conformance.situations import CALLER, ERROR, enqueue, fresh, quiet
+from tests.conformance.situations import CALLER, ERROR, HOUR_MS, enqueue, fresh, quiet
 from tests.mongod import fail_command
 
 Document = dict[str, Any]
@@ -432,6 +432,62 @@ async def test_cancel_ends_what_is_open_and_asks_what_runs(engine: Engine) -> No
         await engine.flows.cancel(flow.id, caller=CALLER)
     with pytest.raises(NotFound):
         await engine.flows.cancel("job_nothing", caller=CALLER)
+
+
+async def test_cancel_in_many_chunks_fails_nothing_and_frees_nothing(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What waits for a job of an earlier chunk hears of its end before its own turn comes."""
+    monkeypatch.setattr(bulk, "CHUNK", 2)
+    chunk = engine.bulk._chunk
+
+    async def told_at_once(id: str) -> bool:
+        done = await chunk(id)
+        while await engine.effects.relay():
+            pass
+        assert not await claimable(engine), "a job was set free while its flow was being cancelled"
+        return done
+
+    monkeypatch.setattr(engine.bulk, "_chunk", told_at_once)
+    first = [node(job(f"a{n}", delay_ms=HOUR_MS), key=f"a{n}") for n in range(6)]
+    middle = [node(job(f"b{n}"), key=f"b{n}", depends_on=[f"a{n}"]) for n in range(6)]
+    last = [
+        node(job(f"c{n}", on_child_failure=ChildFailure.IGNORE if n % 2 else None), depends_on=[f"b{n}", "a0"])
+        for n in range(6)
+    ]
+    flow = await start(engine, node(job("root"), *first, *middle, *last))
+    operation = await engine.flows.cancel(flow.id, caller=CALLER)
+    assert operation.done
+    await quiet(engine)
+    assert set((await states(engine, flow)).values()) == {"cancelled"}
+    assert await engine._store.dead_letters.count_documents({}) == 0
+    again = await engine.flows.retry(flow.id, caller=CALLER)
+    assert (again.counts[JobState.CANCELLED], again.counts[JobState.WAITING]) == (0, 6)
+    await run_one(engine, "a0", OutcomeKind.BURY)
+    await quiet(engine)
+    assert (await states(engine, flow))["b0"] == "failed", "the cancel is forgotten once the flow was retried"
+
+
+async def test_retry_right_after_a_cancel_waits_until_all_is_told(engine: Engine) -> None:
+    for _ in range(5):
+        flow = await start(engine, node(job("root"), *(node(job(f"m{n}"), job(f"l{n}")) for n in range(20))))
+        await engine.flows.cancel(flow.id, caller=CALLER)
+        again = await engine.flows.retry(flow.id, caller=CALLER)
+        assert again.counts[JobState.CANCELLED] == again.counts[JobState.FAILED] == 0
+        assert (again.counts[JobState.WAITING], again.counts[JobState.BLOCKED]) == (20, 21)
+        await engine.flows.cancel(flow.id, caller=CALLER)
+
+
+async def test_retry_of_a_flow_that_is_still_being_cancelled_is_a_conflict(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flow = await start(engine, node(job("root"), job("leaf")))
+    await engine.flows.cancel(flow.id, caller=CALLER)
+    await quiet(engine)
+    await engine._store.bulk_operations.update_many({"flow": flow.id}, {"$set": {"done": False}})
+    monkeypatch.setattr(flows, "PATIENCE_SECONDS", 0.05)
+    with pytest.raises(Conflict, match="still being cancelled"):
+        await engine.flows.retry(flow.id, caller=CALLER)
 
 
 async def test_retry_runs_what_failed_again_and_what_completed_stays(engine: Engine) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
 from datetime import timedelta
 from typing import Any
 
@@ -11,6 +13,7 @@ from pymongo import MongoClient
 from switchtower.access import NewApiKey, RateLimit, Scope, TenantLimits, digest_of, mint, well_formed
 from switchtower.callers import SYSTEM, Caller
 from switchtower.engine import Engine
+from switchtower.engine.keys import Keys
 from switchtower.errors import Forbidden, InvalidInput, NotFound, RateLimited, Unauthorized
 from switchtower.ids import API_KEY, new_id
 from switchtower.jobs import NewJob
@@ -136,21 +139,68 @@ async def test_a_rate_is_never_exceeded_by_many_processes(engine: Engine, store:
     async with Running(store, mongodb_url) as other:
         while True:
             portions = [await each.keys.take("key_x", rate) for each in (engine, other)]
-            assert all(0 < portion.left_ms <= 60_000 for portion in portions)
+            assert all(0 < portion.left_ms <= 66_000 for portion in portions)
             granted += sum(portion.granted for portion in portions)
             if not any(portion.granted for portion in portions):
                 break
     assert granted == 100
 
 
-async def test_an_interval_ends_and_the_next_begins(
+async def test_room_comes_back_when_what_was_used_lies_an_interval_back(
     engine: Engine, store: Store, mongo: MongoClient[dict[str, Any]]
 ) -> None:
-    rate = RateLimit(1, 60_000)
+    rate = RateLimit(2, 60_000)
+    assert (await engine.keys.take("key_x", rate)).granted == 1
+    assert (await engine.keys.take("key_x", rate)).granted == 1
+    refused = await engine.keys.take("key_x", rate)
+    assert refused.granted == 0 and 60_000 < refused.left_ms <= 66_000
+    past = {"$set": {"portions.0.until": store.clock.now() - timedelta(seconds=1)}}
+    mongo[store.database.name].rates.update_one({}, past)
     assert (await engine.keys.take("key_x", rate)).granted == 1
     assert (await engine.keys.take("key_x", rate)).granted == 0
-    mongo[store.database.name].rates.update_one({}, {"$set": {"ends_at": store.clock.now() - timedelta(seconds=1)}})
-    assert (await engine.keys.take("key_x", rate)).granted == 1
+
+
+async def test_what_was_not_used_is_given_back_and_what_was_counts_from_now(engine: Engine) -> None:
+    rate = RateLimit(200, 60_000)
+    first = await engine.keys.take("key_x", rate)
+    assert first.granted == 10
+    second = await engine.keys.take("key_x", rate, spent=first, used=3)
+    others = 0
+    while (portion := await engine.keys.take("key_x", rate)).granted:
+        others += portion.granted
+    assert others == 200 - 3 - second.granted
+    assert portion.left_ms <= 60_000, "what was returned counts from its last use, not from its last possible one"
+    again = await engine.keys.take("key_x", rate, spent=second, used=0)
+    assert again.granted == second.granted
+
+
+async def test_no_interval_however_it_lies_has_more_than_the_rate(
+    engine: Engine, store: Store, mongodb_url: str
+) -> None:
+    rate = RateLimit(20, 1_000)
+    admitted: list[float] = []
+
+    async def server(keys: Keys, until: float) -> None:
+        portion, used, ends = None, 0, 0.0
+        while (now := time.monotonic()) < until:
+            if portion is None or now >= ends or used >= portion.granted:
+                if portion is not None and portion.granted == 0 and now < ends:
+                    await asyncio.sleep(0.005)
+                    continue
+                portion, used = await keys.take("key_x", rate, spent=portion, used=used), 0
+                ends = now + portion.left_ms / 1000
+                continue
+            used += 1
+            admitted.append(now)
+            await asyncio.sleep(0.001)
+
+    async with Running(store, mongodb_url) as other:
+        until = time.monotonic() + 3
+        await asyncio.gather(server(engine.keys, until), server(other.keys, until))
+    admitted.sort()
+    most = max(sum(at - 1 < each <= at for each in admitted) for at in admitted)
+    assert 10 <= most <= 20
+    assert len(admitted) > 20, "room comes back"
 
 
 async def test_usage_counts_what_each_key_enqueued_cancelled_jobs_too(engine: Engine, store: Store) -> None:

@@ -27,6 +27,31 @@ LONG_AGO = datetime(2020, 1, 1, tzinfo=UTC)
 STRANGER = Caller("eve", org="another tenant")
 
 
+SOME = {
+    "cancel": {JobState.WAITING, JobState.ACTIVE, JobState.COMPLETED},
+    "retry": {JobState.FAILED, JobState.SCHEDULED, JobState.WAITING},
+}
+"""States that a caller restricts a verb to; what the verb does not start from anyway does not begin to count."""
+
+
+@one_driver
+@pytest.mark.parametrize("verb", SOME)
+@pytest.mark.parametrize("state", JobState)
+async def test_verb_is_restricted_to_some_states_in_its_own_write(engine: Engine, verb: str, state: JobState) -> None:
+    s = await job_in(engine, state)
+    before = await s.document()
+    ask = getattr(engine.jobs, verb)
+    allowed = {"cancel": {JobState.WAITING, JobState.ACTIVE}, "retry": {JobState.FAILED, JobState.SCHEDULED}}[verb]
+    if state in allowed:
+        assert (await ask(s.id, caller=CALLER, only=SOME[verb])).id == s.id
+        return
+    with pytest.raises(InvalidTransition) as refused:
+        await ask(s.id, caller=CALLER, only=SOME[verb])
+    assert (refused.value.state, set(refused.value.allowed)) == (state, allowed)
+    assert refused.value.retry_pending == (state is JobState.RETRYING)
+    assert await s.document() == before
+
+
 @one_driver
 @pytest.mark.parametrize("state", ["completed", "failed", "cancelled"])
 async def test_retry_of_a_final_job_begins_a_new_generation(engine: Engine, state: str) -> None:

@@ -51,7 +51,7 @@ async def test_round_trips_of_the_hot_paths(engine: Engine, commands: Commands) 
     assert await cost(engine.jobs.enqueue_many([NewJob(name="w", queue=queue)] * 500, caller=CALLER)) == ["insert"]
     assert await cost(engine.claims.claim("w", [queue])) == ["find", "findAndModify", "find"]
     assert await cost(engine.claims.claim("w", [queue])) == ["findAndModify", "find"]
-    assert await cost(engine.claims.claim("w", [queue], limit=200)) == ["find", "update", "find", "find"]
+    assert await cost(engine.claims.claim("w", [queue], limit=200)) == ["find", "update", "find"]
     claimed = await engine.claims.claim("w", [queue], limit=100)
     assert await cost(engine.claims.start(claimed)) == ["update"]
     outcomes = [Outcome(job.id, job.token, OutcomeKind.COMPLETE) for job in claimed]
@@ -119,6 +119,8 @@ FILTERS: dict[str, Callable[[str], JobFilter]] = {
     "parent": lambda queue: JobFilter(parent_id="job_unknown"),
     "tag": lambda queue: JobFilter(tags=["red"]),
     "fault": lambda queue: JobFilter(error_fingerprint="f"),
+    "runs again": lambda queue: JobFilter(states=[JobState.WAITING, JobState.RETRYING], retry_pending=True),
+    "never ran": lambda queue: JobFilter(states=[JobState.WAITING, JobState.BLOCKED], retry_pending=False),
 }
 
 
@@ -166,8 +168,23 @@ async def test_list_of_a_queue_shows_active_jobs_in_their_place(engine: Engine) 
         assert seen == expected
         back = await engine.jobs.page(JobFilter(queues=[queue]), caller=CALLER, order=order, last=4)
         assert [job.id for job in back.items] == expected[-4:]
-        offset = await engine.jobs.offset_page(JobFilter(queues=[queue]), caller=CALLER, order=order, offset=2, limit=3)
-        assert [job.id for job in offset] == expected[2:5]
+        for offset in range(11):
+            filter = JobFilter(queues=[queue])
+            found = await engine.jobs.offset_page(filter, caller=CALLER, order=order, offset=offset, limit=3)
+            assert [job.id for job in found] == expected[offset : offset + 3]
+
+
+async def test_list_sorted_by_a_time_that_active_jobs_do_not_have(engine: Engine) -> None:
+    queue = fresh("queue")
+    done = [(await job_in(engine, "completed", queue=queue)).id for _ in range(3)]
+    held = [(await job_in(engine, "active", queue=queue)).id for _ in range(2)]
+    expected = held + done
+    for order, ids in ((JobOrder.FINISHED_ASC, expected), (JobOrder.FINISHED_DESC, expected[::-1])):
+        for offset in range(5):
+            page = await engine.jobs.offset_page(
+                JobFilter(queues=[queue]), caller=CALLER, order=order, offset=offset, limit=2
+            )
+            assert [job.id for job in page] == ids[offset : offset + 2]
 
 
 UPKEEP: dict[str, Callable[[Engine], Awaitable[Any]]] = {
@@ -207,6 +224,9 @@ async def test_idle_duty_looks_at_next_to_nothing(
         lambda engine: engine.queues.groups("q", caller=CALLER),
         lambda engine: engine.dead_letters.page(DeadLetterFilter(), caller=CALLER),
         lambda engine: engine.dead_letters.count(DeadLetterFilter(text="x"), caller=CALLER),
+        lambda engine: engine.jobs.offset_page(JobFilter(queues=["q"]), caller=CALLER, offset=9),
+        lambda engine: engine.dead_letters.offset_page(DeadLetterFilter(), caller=CALLER),
+        lambda engine: engine.workflows.offset_page(caller=CALLER, offset=9),
     ],
 )
 async def test_question_that_may_be_slow_is_bounded_to_two_seconds(

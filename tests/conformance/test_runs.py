@@ -314,7 +314,7 @@ async def test_short_lease_passes_by_the_databases_clock(engine: Engine) -> None
     _calm(engine)
     begun = time.monotonic()
     while await engine.upkeep.rescue() == 0:
-        assert time.monotonic() - begun < 5
+        assert time.monotonic() - begun < 60
         await asyncio.sleep(0.01)
     assert time.monotonic() - begun > 0.1
     assert await s.state() == "waiting"

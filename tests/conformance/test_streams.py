@@ -31,7 +31,7 @@ from tests.waiting import until
 
 async def take(items: AsyncIterator[Event | Gap], count: int) -> list[Event]:
     found: list[Event] = []
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while len(found) < count:
             item = await anext(items)
             assert isinstance(item, Event), item
@@ -155,7 +155,7 @@ async def test_old_cursor_is_spliced_into_the_live_events_under_load(engine: Eng
     await load
     rows = await store.jobs.find({}, {"event_seq": 1}).to_list(None)
     total = sum(row["event_seq"] for row in rows)
-    await until(lambda: all(len(events) >= total for events in seen), timeout_seconds=30)
+    await until(lambda: all(len(events) >= total for events in seen), timeout_seconds=60)
     await hub.close()
     await asyncio.gather(*followers)
     assert len(seen) > 1
@@ -185,7 +185,7 @@ async def test_cursor_outlives_the_process_that_gave_it(engine: Engine, store: S
 
 
 @pytest.mark.parametrize(
-    "text", ["", "x", "1.", "1.zz", "2.82", "1.82' || 1", "1." + "A" * 600, "1.82FFFFFFFF" + "0" * 30]
+    "text", ["", "x", "2.", "2.zz", "1.82", "2.82' || 1", "2." + "A" * 600, "2.82FFFFFFFF" + "0" * 30]
 )
 async def test_malformed_cursor_is_refused(engine: Engine, text: str) -> None:
     with pytest.raises(InvalidInput, match="after"):
@@ -194,9 +194,9 @@ async def test_malformed_cursor_is_refused(engine: Engine, text: str) -> None:
 
 @pytest.mark.parametrize("text", ["82" + "00" * 30, "82" + "6A" * 13, "8260000000" + "0" * 60])
 async def test_cursor_that_only_looks_like_one_ends_in_a_gap_and_live_events(engine: Engine, text: str) -> None:
-    assert engine.is_cursor(f"1.{text}")
-    async with engine.hub().subscribe(after=f"1.{text}") as items:
-        async with asyncio.timeout(10):
+    assert engine.is_cursor(f"2.{text}")
+    async with engine.hub().subscribe(after=f"2.{text}") as items:
+        async with asyncio.timeout(60):
             reading = asyncio.ensure_future(anext(items))  # type: ignore[arg-type]
             while not reading.done():
                 await enqueue(engine)
@@ -233,7 +233,7 @@ async def test_silent_stream_is_given_up(store: Store, monkeypatch: pytest.Monke
 
 async def test_cursor_of_a_reader_for_whom_nothing_happens_moves_on_all_the_same(store: Store, engine: Engine) -> None:
     stream = changes.read(store, after=None)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         _, first = await anext(stream)
         await store.database["unwatched"].insert_one({})
         batch, second = await anext(stream)
@@ -252,7 +252,7 @@ async def test_dropped_database_is_a_gap_and_the_hub_goes_on(database: Database,
         await enqueue(engine)
         await take(items, 1)
         mongo.drop_database(database.name)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             gap = await anext(items)
         assert isinstance(gap, Gap)
         job = await enqueue(engine)
@@ -273,12 +273,12 @@ async def test_worker_is_woken_by_whatever_makes_a_job_claimable(engine: Engine)
     parked = await job_in(engine, "waiting", queue=queue)
     await parked.set(parked="paused")
     wakes = engine.claims.wakes([queue])
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         assert await anext(wakes) == ""
 
     async def woken(happening: Any) -> None:
         await happening
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             assert await anext(wakes) in (queue, "")
 
     await woken(enqueue(engine, queue=queue))
@@ -326,7 +326,7 @@ async def _agree(store: Store) -> None:
         return await _counted(store) == await _scan(store)
 
     try:
-        await until(agree, timeout_seconds=15)
+        await until(agree, timeout_seconds=60)
     except AssertionError:
         assert await _counted(store) == await _scan(store)
 
@@ -336,6 +336,12 @@ async def test_counters_equal_a_scan_after_a_load(engine: Engine, store: Store) 
     keeping = asyncio.create_task(Maintenance(engine).run(stop))
     async with Running(store, engine.url) as other:
         await _load(other)
+
+    async def all_taken_back() -> bool:
+        return await store.jobs.find_one({"state": "active"}) is None
+
+    # Nobody registered the worker that claimed: maintenance takes its jobs back, between one count and the other too.
+    await until(all_taken_back)
     await _agree(store)
     totals = await engine.stats.totals(caller=CALLER)
     assert sum(totals.counts.values()) == sum((await _scan(store)).values())
@@ -477,6 +483,6 @@ async def test_maintenance_is_done_by_one_and_taken_over_when_it_stops(engine: E
         assert not second.elected
         stop.set()
         await keeping
-        await until(lambda: second.elected, timeout_seconds=5)
+        await until(lambda: second.elected, timeout_seconds=60)
         stop_second.set()
         await waiting

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from switchtower.deduplication import DeduplicationOptions
 from switchtower.engine import Engine
 from switchtower.errors import LeaseLost, SwitchtowerError
 from switchtower.ids import run_id
@@ -23,6 +24,12 @@ LONG_AGO = datetime(2020, 1, 1, tzinfo=UTC)
 
 async def _add_child(s: Situation) -> None:
     await s.engine.jobs.enqueue(NewJob(name="child", queue=fresh("children"), parent_id=s.id), caller=CALLER)
+
+
+async def _replace(s: Situation) -> None:
+    options = DeduplicationOptions(key="k", replace=True)
+    new = NewJob(name="work", queue=s.queue, payload="later", delay_ms=HOUR_MS, deduplication=options)
+    await s.engine.jobs.enqueue(new, caller=CALLER)
 
 
 async def _stage(s: Situation) -> None:
@@ -64,6 +71,7 @@ def _report(kind: OutcomeKind, **fields: Any) -> Verb:
 
 
 VERBS: dict[str, Verb] = {
+    "replace": _replace,
     "block": _add_child,
     "adopt": _add_child,
     "stage": _stage,
@@ -106,7 +114,8 @@ def test_grid_knows_every_verb_of_the_table() -> None:
 
 
 async def _situation(engine: Engine, state: JobState, verb: str) -> Situation:
-    s = await job_in(engine, state, started=verb != "start")
+    fields = {"deduplication": DeduplicationOptions(key="k")} if verb == "replace" else {}
+    s = await job_in(engine, state, started=verb != "start", **fields)
     if verb == "unpark" and state is JobState.WAITING:
         await _park(s)
         assert (await s.document())["parked"] == "paused"

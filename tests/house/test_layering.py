@@ -42,6 +42,8 @@ def test_contracts_are_kept() -> None:
         ("schema.build", "import app.main"),
         ("app.main", "import workers.supervisor"),
         ("app.main", "import pymongo"),
+        ("app.rest.dialect", "import switchtower.engine"),
+        ("app.rest.dispatch.wire", "import strawberry"),
         ("workers.supervisor", "import app.settings"),
         ("workers.supervisor", "import schema.context"),
     ],

@@ -4,7 +4,8 @@ Invariants are those of the reliability rules: I1 a token exactly while active; 
 per generation; I4 attempts bounded; I5 nothing acknowledged is lost; I6 nothing rescued in grace; I7 one open job per
 unique key; I8 one dead letter per failed generation; I9 a parent runs after its children; I10 counters equal a scan;
 I11 events without gaps; I12 claim order; I13 cancelled jobs do not start; I15 effects exactly once; I16 tombstones go
-last; I18 a winner's repeat gets the same answer. What is not checked by itself, the comparison with the model covers.
+last; I18 a winner's repeat gets the same answer; I19 limits hold. What is not checked by itself, the comparison with
+the model covers.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from tests.model.model import FINAL, OPEN, Model, Refused, Violation, observed
 from tests.model.operations import (
     QUEUES,
     Answer,
+    Bound,
     Claim,
     Clear,
     Control,
@@ -54,7 +56,7 @@ from tests.model.operations import (
 
 NAMES = ("a", "b")
 WORKERS = ("w0", "w1", "w2")
-COLLECTIONS = ("jobs", "dead_letters", "workers", "queues", "leases", "counters", "minutes")
+COLLECTIONS = ("jobs", "dead_letters", "workers", "queues", "leases", "counters", "minutes", "permits")
 
 queues = st.sampled_from(QUEUES)
 # One queue is busier than the other, so that its jobs meet.
@@ -89,7 +91,7 @@ class World:
         world = cls(loop, engine, view)
         opened = asyncio.Event()
         world._reader = loop.create_task(world._read(opened))
-        loop.run_until_complete(asyncio.wait_for(opened.wait(), 10))
+        loop.run_until_complete(asyncio.wait_for(opened.wait(), 60))
         return world
 
     async def _read(self, opened: asyncio.Event) -> None:
@@ -100,7 +102,7 @@ class World:
                     self.events[event.id].append(event)
 
     def run(self, call: Any) -> Any:
-        return self.loop.run_until_complete(asyncio.wait_for(call, 10))
+        return self.loop.run_until_complete(asyncio.wait_for(call, 60))
 
     def clear(self) -> None:
         for name in COLLECTIONS:
@@ -264,6 +266,22 @@ class QueueMachine(RuleBasedStateMachine):
     @rule(queue=busy_queues, ttl=st.booleans(), key=keys)
     def enqueue_later(self, queue: str, ttl: bool, key: str | None) -> None:
         self.do(Enqueue(queue, delayed=True, ttl=ttl, unique_key=key))
+
+    @rule(queue=busy_queues, priority=st.integers(-1, 1), name=names, ttl=seldom, many=seldom)
+    def enqueue_debounced(self, queue: str, priority: int, name: str, ttl: bool, many: bool) -> None:
+        self.do(Enqueue(queue, name, priority, delayed=True, ttl=ttl, many=many, max_attempts=2, debounce_key="d"))
+
+    @rule(number=picks)
+    def debounce_against_debounce(self, number: int) -> None:
+        self.race(
+            Enqueue("left", delayed=True, priority=number % 3, debounce_key="d"),
+            Enqueue("left", delayed=True, priority=-1, debounce_key="d"),
+        )
+
+    @rule(number=picks)
+    def debounce_against_promote(self, number: int) -> None:
+        if id := self.pick(number, lambda job: job.debounced and job.state == "scheduled"):
+            self.race(Operate("promote", id), Enqueue("left", delayed=True, debounce_key="d"))
 
     @rule(queue=busy_queues, key=st.sampled_from(["k1", "k2"]), keeps=seldom, many=st.booleans())
     def enqueue_unique(self, queue: str, key: str, keeps: bool, many: bool) -> None:
@@ -462,6 +480,19 @@ class QueueMachine(RuleBasedStateMachine):
         self.do(Claim(worker, "right", fresh=False))
         self.do(Control("resume", "right", name))
 
+    @rule(queue=busy_queues, most=st.sampled_from([None, None, 0, 1, 2]))
+    def limit(self, queue: str, most: int | None) -> None:
+        self.do(Bound(queue, most))
+
+    @rule(worker=st.sampled_from(WORKERS), most=st.sampled_from([0, 1, 2]), limit=st.integers(1, 4))
+    def limit_unseen(self, worker: str, most: int, limit: int) -> None:
+        """A claimer that has just read the controls claims again behind a limit, and behind its end."""
+        self.do(Enqueue("right", many=True))
+        self.do(Claim(worker, "right"))
+        self.do(Bound("right", most))
+        self.do(Claim(worker, "right", limit=limit, fresh=False))
+        self.do(Bound("right", None))
+
     @rule(queue=queues, state=st.sampled_from([None, "failed", "completed", "waiting"]))
     def clear(self, queue: str, state: str | None) -> None:
         self.do(Clear(queue, state))
@@ -539,7 +570,7 @@ class QueueMachine(RuleBasedStateMachine):
     @rule(number=picks)
     def retry_against_enqueue(self, number: int) -> None:
         self.do(Duty("relay"))
-        if id := self.pick(number, lambda job: job.state in FINAL and job.unique_key is not None):
+        if id := self.pick(number, lambda job: job.state in FINAL and job.unique_key is not None and not job.debounced):
             job = self.model.jobs[id]
             self.race(Operate("retry", id), Enqueue("left", unique_key=job.unique_key))
 
@@ -561,6 +592,17 @@ class QueueMachine(RuleBasedStateMachine):
     def pause_against_claim(self, worker: str) -> None:
         self.race(Control("pause", "left"), Claim(worker, "left", fresh=False))
         self.do(Control("resume", "left"))
+
+    @rule(one=st.sampled_from(WORKERS), two=st.sampled_from(WORKERS), most=st.integers(1, 2), late=st.booleans())
+    def claim_against_claim_under_a_limit(self, one: str, two: str, most: int, late: bool) -> None:
+        for _ in range(2):
+            self.do(Enqueue("left"))
+        if late:
+            self.race(Bound("left", most), Claim(two, "left", limit=2, fresh=False))
+        else:
+            self.do(Bound("left", most))
+            self.race(Claim(one, "left"), Claim(two, "left", limit=2, fresh=False))
+        self.do(Bound("left", None))
 
     # Invariants that need no model.
 
@@ -588,7 +630,7 @@ class QueueMachine(RuleBasedStateMachine):
             if state == "waiting":
                 at = to_ms_utc(job["run_at"])
                 assert abs(job["order"]) == at, f"I12 {job['order']} {at}"
-            if state in OPEN and "unique_key" in job:
+            if state in OPEN and "unique_key" in job and "dedup" not in job:
                 assert job.get("unique_hold") == job["unique_key"], f"I7 {job}"
                 other = held.setdefault(job["unique_key"], id)
                 assert other == id, f"I7 two open jobs for {job['unique_key']}: {other} {id}"
@@ -604,7 +646,7 @@ class QueueMachine(RuleBasedStateMachine):
             self._check_counters()
 
     async def _events_are_here(self) -> None:
-        deadline = time.monotonic() + 5
+        deadline = time.monotonic() + 15
         while time.monotonic() < deadline:
             if all(len(self.world.events[id]) >= document["event_seq"] for id, document in self.documents.items()):
                 return

@@ -39,6 +39,8 @@ class ModelJob:
     priority: int = 0
     unique_key: str | None = None
     keeps_hold: bool = False
+    debounced: bool = False
+    """Its unique key is that of a debounce: held while it is scheduled and has not run, let go of by the next one."""
     idempotency_key: str | None = None
     custom_id: str | None = None
     parent: str | None = None
@@ -118,6 +120,8 @@ class Model:
         self.workers: dict[str, ModelWorker] = {}
         self.paused: set[str] = set()
         self.paused_names: set[tuple[str, str]] = set()
+        self.limits: dict[str, int] = {}
+        """How many jobs of a queue may run at once."""
         self.letters: dict[tuple[str, int], ModelLetter] = {}
         self.deleted: set[str] = set()
 
@@ -146,6 +150,8 @@ class Model:
     def enqueue(self, new: ModelJob, *, depends_on: Iterable[str], answered: str | None) -> None:
         """`answered` is the id that the caller got (None: an error); `new.id` is ignored."""
         holders = self.holders(new)
+        if new.debounced and self._debounce(new, holders, answered):
+            return
         if holders:
             if answered not in holders:
                 raise Violation(f"{answered} was answered although {holders} hold its key")
@@ -176,6 +182,23 @@ class Model:
             self._settle([self.jobs[id] for id in sorted(awaited) if self.jobs[id].state not in OPEN])
         else:
             new.state = "waiting" if new.due else "scheduled"
+
+    def _debounce(self, new: ModelJob, holders: set[str], answered: str | None) -> bool:
+        """Replaces the job that waits for its time under the same key; lets go of the key of one that does not."""
+        for job in [self.jobs[id] for id in holders]:
+            if job.idempotency_key is not None and job.idempotency_key == new.idempotency_key:
+                continue
+            holders.remove(job.id)
+            if job.state != "scheduled" or job.last_report is not None:
+                job.hold = False
+                continue
+            if answered != job.id:
+                raise Violation(f"{answered} was answered although {job.id} waits under its key")
+            job.name, job.priority, job.max_attempts = new.name, new.priority, new.max_attempts
+            job.ttl, job.over, job.due = new.ttl, False, new.due
+            job.state = "waiting" if new.due else "scheduled"
+            return True
+        return False
 
     def _waits_for(self, ids: set[str]) -> set[str]:
         """These jobs and everything that they wait for."""
@@ -242,6 +265,12 @@ class Model:
             and (queue, job.name) not in self.paused_names
             and (names is None or job.name in names)
         )
+
+    def room(self, queue: str) -> int | None:
+        """How many more jobs of a queue may run; None: any number."""
+        most = self.limits.get(queue)
+        active = sum(job.state == "active" and job.queue == queue for job in self.jobs.values())
+        return None if most is None else max(0, most - active)
 
     def served(self, queue: str) -> set[str] | None:
         """The names that present workers of a queue handle; None: any."""
@@ -364,7 +393,7 @@ class Model:
         if job.state not in FINAL | {"retrying", "scheduled"}:
             raise Refused("InvalidTransition")
         if job.state in FINAL:
-            if job.unique_key is not None and not job.hold:
+            if job.unique_key is not None and not job.hold and not job.debounced:
                 if any(other.hold and other.unique_key == job.unique_key for other in self.jobs.values()):
                     raise Refused("Conflict")
                 job.hold = True

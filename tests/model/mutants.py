@@ -6,7 +6,8 @@ Each is a context manager that patches the product while it is open; `index` nam
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections import defaultdict
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 from unittest.mock import patch
@@ -14,12 +15,13 @@ from unittest.mock import patch
 from switchtower.engine import dead_letters, enqueue, workers
 from switchtower.engine.claims import Claims
 from switchtower.engine.jobs import Jobs
+from switchtower.engine.permits import Permits
 from switchtower.engine.upkeep import Upkeep
 from switchtower.engine.workers import CLAIM_ALLOWANCE, Workers
 from switchtower.jobs import ErrorKind, JobError
-from switchtower.store import claims, leases, operations, outbox, transitions
+from switchtower.store import claims, leases, operations, outbox, permits, transitions
 from switchtower.store import jobs as job_commands
-from switchtower.store.documents import job_from
+from switchtower.store.documents import claimed_from, job_from
 
 Mutant = Callable[[], AbstractContextManager[Any]]
 GAP_SECONDS = 0.01
@@ -190,10 +192,35 @@ def claims_ignore_priority() -> AbstractContextManager[Any]:
 
 
 def paused_jobs_are_kept() -> AbstractContextManager[Any]:
-    async def allowed(self: Claims, jobs: Any, controls: Any) -> Any:
-        return jobs
+    async def allowed(self: Claims, rows: Any, controls: Any, granted: Any = None) -> Any:
+        return [claimed_from(row) for row in rows]
 
     return patch.object(Claims, "_allowed", allowed)
+
+
+def limits_are_not_looked_at_again() -> AbstractContextManager[Any]:
+    async def needs(self: Permits, jobs: Any, controls: Any) -> Any:
+        return defaultdict(dict)
+
+    @contextmanager
+    def patched() -> Iterator[None]:
+        whole = Claims._allowed
+
+        async def allowed(self: Claims, rows: Any, controls: Any, granted: Any = None) -> Any:
+            with patch.object(Permits, "needs", needs):
+                return await whole(self, rows, controls, granted)
+
+        with patch.object(Claims, "_allowed", allowed):
+            yield
+
+    return patched()
+
+
+def limits_do_not_see_what_runs() -> AbstractContextManager[Any]:
+    async def running(store: Any, match: Any) -> dict[str, int]:
+        return {}
+
+    return patch.object(permits, "running", running)
 
 
 def new_handlers_unpark_nothing() -> AbstractContextManager[Any]:
@@ -253,6 +280,8 @@ MUTANTS: list[Mutant] = [
     replay_ignores_its_key,
     claims_ignore_priority,
     paused_jobs_are_kept,
+    limits_are_not_looked_at_again,
+    limits_do_not_see_what_runs,
     new_handlers_unpark_nothing,
     active_jobs_can_be_removed,
     gone_claimers_are_not_looked_for,

@@ -16,9 +16,11 @@ from typing import Any
 
 from switchtower.callers import Caller
 from switchtower.clock import from_ms
+from switchtower.deduplication import DeduplicationMode, DeduplicationOptions
 from switchtower.engine import Engine
 from switchtower.errors import SwitchtowerError
 from switchtower.jobs import ErrorKind, JobError, JobUpdate, NewJob
+from switchtower.limits import Limit, QueueLimits
 from switchtower.states import JobState
 from switchtower.store import outbox
 from switchtower.workers import Outcome, OutcomeKind, WorkerInfo
@@ -93,6 +95,7 @@ class Enqueue(Operation):
     remove_on_complete: bool = False
     remove_on_fail: bool = False
     many: bool = False
+    debounce_key: str | None = None
 
     async def run(self, engine: Engine) -> Answer:
         new = NewJob(
@@ -112,6 +115,9 @@ class Enqueue(Operation):
             ttl_ms=HOUR_MS if self.ttl else None,
             remove_on_complete=self.remove_on_complete,
             remove_on_fail=self.remove_on_fail,
+            deduplication=DeduplicationOptions(mode=DeduplicationMode.DEBOUNCE, key=self.debounce_key)
+            if self.debounce_key
+            else None,
         )
         if self.many:
             [first] = await engine.jobs.enqueue_many([new], caller=CALLER)
@@ -127,7 +133,8 @@ class Enqueue(Operation):
             state="waiting",
             max_attempts=self.max_attempts,
             priority=self.priority,
-            unique_key=self.unique_key,
+            unique_key=f"{self.queue}\x1f{self.debounce_key}" if self.debounce_key else self.unique_key,
+            debounced=self.debounce_key is not None,
             keeps_hold=self.keeps_hold,
             idempotency_key=self.idempotency_key,
             custom_id=self.custom_id,
@@ -171,12 +178,14 @@ class Claim(Operation):
             if reason is not None and (document.get("parked") == reason or (looked and probed and not all_paused)):
                 job.parked = reason
             held_back = self.queue in model.paused or (self.queue, job.name) in model.paused_names
+            held_back = held_back or self.queue in model.limits
             if held_back and not self.fresh and job.last_report and not _remembers(document, job.last_report[0]):
                 # It was won on old knowledge and given back at once: that is its last report now.
                 job.last_report = None
         place = {id: (document["rank"], document["order"], document["seq"]) for id, document in settled.items()}
         eligible = [job.id for job in model.jobs.values() if model.may_claim(job, self.queue, self.names)]
         eligible.sort(key=lambda id: place[id])
+        eligible = eligible[: model.room(self.queue)]
         won = [id for id, _ in answer.value]
         if len({id for id in won}) != len(won) or len(won) > self.limit or not set(won) <= set(eligible):
             raise Violation(f"{self} won {won} of the eligible {eligible}")
@@ -380,6 +389,23 @@ class Control(Operation):
 
 
 @dataclass
+class Bound(Operation):
+    """Limits how many jobs of a queue run at once, or takes the limit away."""
+
+    queue: str
+    most: int | None
+
+    async def run(self, engine: Engine) -> Answer:
+        await engine.queues.set_limits(self.queue, QueueLimits(Limit(self.most)), caller=CALLER)
+        return Answer()
+
+    def expect(self, model: Model, answer: Answer, settled: Documents) -> Any:
+        model.limits.pop(self.queue, None)
+        if self.most is not None:
+            model.limits[self.queue] = self.most
+
+
+@dataclass
 class Clear(Operation):
     """Drain a queue, or clean one state of it."""
 
@@ -421,7 +447,7 @@ class Replay(Operation):
             state="waiting",
             max_attempts=entry.max_attempts,
             priority=entry.priority,
-            unique_key=entry.unique_key,
+            unique_key=None if entry.debounced else entry.unique_key,
             keeps_hold=entry.keeps_hold,
             idempotency_key=self.key,
             ttl=entry.ttl,

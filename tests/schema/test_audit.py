@@ -25,7 +25,7 @@ async def _trail(graph: Graph, count: int, **variables: Any) -> list[Any]:
         nodes = (await graph(AUDIT, **variables))["nodes"]
         return nodes if len(nodes) >= count else None
 
-    found = await until(lambda: there(), timeout_seconds=20)
+    found = await until(lambda: there(), timeout_seconds=60)
     assert len(found) == count
     return list(reversed(found))
 
@@ -68,7 +68,7 @@ async def test_live(maintained: Engine, graph: Graph) -> None:
     await until(lambda: maintained.hub().subscribers >= 2)
     id = await graph.enqueue(delayMs=3_600_000)
     await graph("mutation($id: ID!) { removeJob(id: $id) { __typename } }", id=id)
-    event = await asyncio.wait_for(first, 20)
+    event = await asyncio.wait_for(first, 60)
     assert event["entry"] == {"action": "job.remove", "jobId": id}
     await stream.aclose()
     await graph('mutation { pauseQueue(name: "q") { __typename } }')
@@ -76,7 +76,7 @@ async def test_live(maintained: Engine, graph: Graph) -> None:
         "subscription($after: String) { audit(after: $after) { ... on AuditEvent { entry { action } } } }",
         after=event["cursor"],
     )
-    assert (await asyncio.wait_for(anext(again), 20))["entry"] == {"action": "queue.pause"}
+    assert (await asyncio.wait_for(anext(again), 60))["entry"] == {"action": "queue.pause"}
     await again.aclose()
 
 

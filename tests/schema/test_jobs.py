@@ -60,6 +60,26 @@ async def test_an_equal_enqueue_says_which_key_made_it_the_same_job(graph: Graph
         assert (again["id"], again["deduplication"]) == (first["id"], reason)
 
 
+async def test_deduplication_says_who_won_and_what_it_will_do(graph: Graph) -> None:
+    asked = """mutation($input: EnqueueJobInput!) { enqueueJob(input: $input) { ... on Job {
+        id payload uniqueKey deduplication deduplicationOptions { mode ttlMs replace extend } } } }"""
+    for options, reason, payload in (
+        ({"key": "a"}, "SIMPLE", 1),
+        ({"mode": "THROTTLE", "key": "b", "ttlMs": 60_000, "extend": True}, "THROTTLE", 1),
+        ({"mode": "DEBOUNCE", "key": "c"}, "REPLACED", 2),
+        ({"key": "d", "replace": True}, "REPLACED", 2),
+    ):
+        input = {"name": "send", "delayMs": 100_000, "deduplication": options}
+        first = await graph(asked, input={**input, "payload": 1})
+        again = await graph(asked, input={**input, "payload": 2})
+        assert (first["deduplication"], again["deduplication"]) == (None, reason)
+        assert (again["id"], again["payload"], again["uniqueKey"]) == (first["id"], payload, options["key"])
+        shown = {"mode": "SIMPLE", "ttlMs": None, "replace": False, "extend": False, **options}
+        assert again["deduplicationOptions"] == {name: shown[name] for name in ("mode", "ttlMs", "replace", "extend")}
+    plain = await graph(asked, input={"name": "send"})
+    assert plain["deduplicationOptions"] is None
+
+
 async def test_what_is_refused_is_a_validation_error_that_names_its_field(graph: Graph) -> None:
     for field, input in (
         ("name", {"name": ""}),
@@ -72,6 +92,8 @@ async def test_what_is_refused_is_a_validation_error_that_names_its_field(graph:
         ("payload", {"name": "n", "payload": {"a\0b": 1}}),
         ("webhook", {"name": "n", "webhook": True}),
         ("uniqueForMs", {"name": "n", "uniqueForMs": 5}),
+        ("deduplication.ttlMs", {"name": "n", "deduplication": {"mode": "THROTTLE"}}),
+        ("deduplication.mode", {"name": "n", "deduplication": {"mode": "DEBOUNCE", "ttlMs": 5}}),
     ):
         answer = await graph(ENQUEUE, input=input)
         assert (answer["__typename"], answer.get("field")) == ("ValidationError", field), answer

@@ -90,7 +90,7 @@ async def theirs(engine: Engine) -> Theirs:
     key = (await engine.keys.create(NewApiKey(name=f"{SECRET}-key", scopes=[Scope.READ]), caller=BRAVO)).key
     await engine.queues.pause("default", caller=BRAVO, job_name=f"{SECRET}-paused")
     page = None
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while page is None or not page.items:
             page = await engine.dead_letters.page(_everything(), caller=BRAVO, first=10)
     ids = [failing.id, running.id, waiting.id, only.id, cron.id, flow.id, bulk.id or "", key.id, page.items[0].id]

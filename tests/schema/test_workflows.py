@@ -60,7 +60,7 @@ async def test_a_run_from_start_to_end(app: App, graph: Graph) -> None:
         await until(lambda: any(run["state"] == "WAITING" for run in seen))
         event = await graph(PUBLISH, input={"name": "go", "payload": {"x": 1}, "idempotencyKey": "e"})
         assert event["id"].startswith("evt_")
-        await asyncio.wait_for(watching, 20)
+        await asyncio.wait_for(watching, 60)
         assert seen[-1]["state"] == "COMPLETED"
         assert [step["name"] for step in seen[-1]["steps"]] == ["first", "wait:go", "child:sub"]
         run = await graph(RUN, id=started["id"])

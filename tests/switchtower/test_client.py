@@ -12,6 +12,7 @@ import pytest
 from starlette.responses import Response
 
 from switchtower.client import Client
+from switchtower.deduplication import DeduplicationMode, DeduplicationOptions
 from switchtower.errors import (
     ConfigurationError,
     Conflict,
@@ -111,6 +112,18 @@ class TestEnqueue:
             "waitsMs": [5, 10],
         }
 
+    async def test_deduplication_goes_out_as_the_schema_has_it(self, server: ScriptedServer, client: Client) -> None:
+        server.answer = accept_jobs
+        options = DeduplicationOptions(mode=DeduplicationMode.THROTTLE, ttl_ms=60_000)
+        await client.enqueue("task", {"n": 1}, deduplication=options)
+        assert server.requests[0]["variables"]["inputs"][0]["deduplication"] == {
+            "mode": "THROTTLE",
+            "key": None,
+            "ttlMs": 60_000,
+            "replace": False,
+            "extend": False,
+        }
+
     async def test_each_call_gets_its_own_answer(self, server: ScriptedServer, client: Client) -> None:
         server.answer = accept_jobs
         good, bad = await asyncio.gather(
@@ -184,7 +197,7 @@ class TestEnqueue:
         done = asyncio.create_task(asyncio.sleep(0))
         await done
         client._flushing.add(done)
-        await asyncio.wait_for(client.close(), 2)
+        await asyncio.wait_for(client.close(), 60)
 
 
 class TestErrors:

@@ -38,6 +38,15 @@ def test_best_observation_wins_until_it_is_a_minute_old() -> None:
     assert _off(clock, bad - timedelta(seconds=71)) < 0.5
 
 
+def test_new_primarys_clock_counts_at_once() -> None:
+    clock, now = DatabaseClock(), time.monotonic()
+    clock.observe(datetime.now(UTC), sent=now - 0.001, received=now)
+    ahead = datetime.now(UTC) + timedelta(minutes=10)
+    clock.forget()
+    clock.observe(ahead, sent=now - 0.2, received=now)
+    assert _off(clock, ahead) < 0.5
+
+
 def test_clock_never_jumps_with_the_wall_clock(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = DatabaseClock()
     before = clock.now()

@@ -182,7 +182,7 @@ def test_foreign_mongod_on_the_same_data_is_named(directory: Path) -> None:
         [str(mongod.find_mongod()), f"--dbpath={data}", address, "--nounixsocket"], stdout=subprocess.DEVNULL
     ) as foreign:
         try:
-            deadline = time.monotonic() + 30
+            deadline = time.monotonic() + 60
             while not (directory / "foreign.sock").exists() and time.monotonic() < deadline:
                 time.sleep(0.01)
             with pytest.raises(ConfigurationError, match="Another mongod, not started by Switchtower"):
@@ -271,7 +271,7 @@ def test_replica_set_for_fault_tests_survives_what_they_do_to_it(replica_set: Re
         began = time.monotonic()
         old.kill()
         connection.test.things.insert_one({"_id": 2})
-        assert time.monotonic() - began < 15
+        assert time.monotonic() - began < 60
         assert replica_set.primary() is not old
         old.restart()
         replica_set.wait_healthy()

@@ -83,7 +83,7 @@ async def hub(tape: Tape) -> AsyncIterator[EventHub]:
 
 
 async def take(items: AsyncIterator[Event | Gap], count: int) -> list[Event | Gap]:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         return [await anext(items) for _ in range(count)]
 
 
@@ -103,6 +103,45 @@ async def test_subscriber_sees_only_what_matches(tape: Tape, hub: EventHub) -> N
     async with hub.subscribe(lambda event: int(event.id) % 10 == 0) as items:
         tape.write(50)
         assert numbers(await take(items, 5)) == [10, 20, 30, 40, 50]
+
+
+async def test_subscriber_that_leaves_while_the_stream_opens_is_gone(tape: Tape) -> None:
+    opening, go = asyncio.Event(), asyncio.Event()
+
+    async def slow(after: str | None) -> AsyncIterator[tuple[list[Event], str]]:
+        opening.set()
+        await go.wait()
+        async for batch in tape.source(after):
+            yield batch
+
+    hub = EventHub(slow)
+    joining = asyncio.create_task(hub.subscribe().__aenter__())
+    await opening.wait()
+    assert hub.subscribers == 1
+    joining.cancel()
+    await asyncio.wait({joining})
+    assert joining.cancelled() and hub.subscribers == 0
+    go.set()
+    async with hub.subscribe() as items:
+        tape.write()
+        assert numbers(await take(items, 1)) == [1]
+    await hub.close()
+
+
+async def test_ring_holds_a_bounded_number_of_bytes(tape: Tape) -> None:
+    hub = EventHub(tape.source)
+    async with hub.subscribe() as items:
+        tape.write(100, data={"progress": "x" * 1_000_000})
+        tape.write()
+        async with asyncio.timeout(60):
+            async for item in items:
+                if item.cursor == cursor(101):
+                    break
+    assert sum(len(event.data.get("progress", "")) for event in hub._ring) < 40_000_000
+    # What the ring does not hold is read from the history.
+    async with hub.subscribe(after=cursor(1)) as items:
+        assert numbers(await take(items, 50)) == list(range(2, 52))
+    await hub.close()
 
 
 async def test_a_hundred_subscribers_share_one_stream(tape: Tape, hub: EventHub) -> None:
@@ -284,7 +323,7 @@ async def test_closed_hub_ends_every_iteration(tape: Tape, hub: EventHub) -> Non
     following = [asyncio.create_task(follow(after)) for after in (None, cursor(2), cursor(0))]
     await until(lambda: hub.subscribers == 3 and len(hub._live) == 3)
     await hub.close()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         assert sorted(await asyncio.gather(*following))[1:] == [8, 10]
     assert hub.subscribers == 0
 

@@ -10,7 +10,7 @@ import pytest
 
 import switchtower
 from switchtower import App, Backoff, BackoffKind, ConfigurationError, InvalidInput, JobContext
-from switchtower.handlers import HandlerKind
+from switchtower.tasks import HandlerKind
 
 if TYPE_CHECKING:
     from decimal import Decimal as NotImportedAtRunTime

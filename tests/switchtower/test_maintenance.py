@@ -63,7 +63,7 @@ async def running(engine: Counting) -> AsyncIterator[Maintenance]:
         yield maintenance
     finally:
         stop.set()
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             await task
         await engine.hub().close()
 

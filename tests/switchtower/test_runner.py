@@ -103,7 +103,7 @@ async def test_it_says_when_it_is_ready_runs_jobs_and_drains(
             last = (await app.enqueue("touch_and_wait", {"path": str(path), "seconds": 0.5})).job.id
             await until(path.exists)
             process.send_signal(signal.SIGTERM)
-            assert process.wait(20) == 0
+            assert process.wait(60) == 0
             assert await state_of(app, last) == "completed"
 
 
@@ -123,7 +123,7 @@ async def test_a_second_sigterm_stops_at_once_and_releases(
             process.send_signal(signal.SIGTERM)
             await until(lambda: _draining(app))
             process.send_signal(signal.SIGTERM)
-            assert process.wait(20) == 0
+            assert process.wait(60) == 0
             assert await state_of(app, id) == "waiting"
 
 
@@ -142,7 +142,7 @@ async def test_supervised_it_ignores_sigint_and_drains_when_its_supervisor_is_go
             process.wait(0.5)
         assert process.stdin is not None
         process.stdin.close()
-        assert process.wait(20) == 0
+        assert process.wait(60) == 0
 
 
 async def test_a_handler_that_blocks_the_loop_past_its_timeout_ends_the_process(
@@ -152,7 +152,7 @@ async def test_a_handler_that_blocks_the_loop_past_its_timeout_ends_the_process(
         ready(process)
         async with app:
             id = (await app.enqueue("blocks", {"path": str(project / "x")}, timeout_ms=1_000, max_attempts=1)).job.id
-            code = process.wait(30)
+            code = process.wait(60)
             assert process.stderr is not None
             said = process.stderr.read()
             assert code == 70 and "has blocked the event loop" in said and "time.sleep(600)" in said
@@ -200,7 +200,7 @@ async def test_it_dies_where_a_test_wants_it_to(
         id = (await app.enqueue("touch_and_wait", {"path": str(path), "seconds": 0.1})).job.id
         with runner(project, environment, "tasks:app") as process:
             ready(process)
-            assert process.wait(20) == 137
+            assert process.wait(60) == 137
         job = await (await app.connect()).jobs.get(id, caller=SYSTEM)
         assert job is not None
         expected = {"after_claim": ("active", 0, False), "after_effect": ("active", 1, True)}

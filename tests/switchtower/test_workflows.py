@@ -21,7 +21,7 @@ FINAL = (RunState.COMPLETED, RunState.FAILED, RunState.CANCELLED)
 AT_ONCE = Backoff(BackoffKind.NONE)
 
 
-async def reaches(app: App, id: str, *states: RunState, seconds: float = 15) -> WorkflowRun:
+async def reaches(app: App, id: str, *states: RunState, seconds: float = 60) -> WorkflowRun:
     engine = await app.connect()
 
     async def arrived() -> WorkflowRun | None:

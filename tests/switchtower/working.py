@@ -16,7 +16,7 @@ async def read(app: App, id: str) -> Job:
     return job
 
 
-async def reaches(app: App, id: str, *states: JobState, seconds: float = 10) -> Job:
+async def reaches(app: App, id: str, *states: JobState, seconds: float = 60) -> Job:
     async def arrived() -> Job | None:
         job = await read(app, id)
         return job if job.state in states else None

@@ -108,10 +108,10 @@ def supervised(folder: Path, environment: dict[str, str], log: Path, *arguments:
         for member in family:
             if member.is_running():
                 member.kill()
-        psutil.wait_procs(family, timeout=10)
+        psutil.wait_procs(family, timeout=30)
 
 
-async def finished(app: App, id: str, *, seconds: float = 20) -> Job:
+async def finished(app: App, id: str, *, seconds: float = 60) -> Job:
     engine = await app.connect()
 
     async def final() -> Job | None:
@@ -128,7 +128,7 @@ async def begun(path: Path, times: int = 1) -> list[int]:
         pids = [int(line) for line in path.read_text().split()] if path.exists() else []
         return pids if len(pids) >= times else None
 
-    return await until(lines, timeout_seconds=20)  # type: ignore[return-value]
+    return await until(lines, timeout_seconds=60)  # type: ignore[return-value]
 
 
 def let_go(path: Path) -> None:
@@ -144,7 +144,7 @@ def free_port() -> int:
 
 def health(port: int, path: str = "/readyz") -> tuple[int, dict[str, Any]]:
     try:
-        with urlopen(f"http://127.0.0.1:{port}{path}", timeout=5) as answer:
+        with urlopen(f"http://127.0.0.1:{port}{path}", timeout=30) as answer:
             return answer.status, json.load(answer)
     except HTTPError as error:
         return error.code, json.load(error)
@@ -168,7 +168,7 @@ async def test_a_users_own_packages_named_as_ours_are_the_ones_its_workers_impor
         assert (job.state, job.result, job.logs[0].line) == ("completed", {"bytes": 43}, "sent by Ada")
         assert len(workers.children()) == 2
         workers.process.send_signal(signal.SIGTERM)
-        assert workers.process.wait(30) == 0
+        assert workers.process.wait(60) == 0
 
 
 @pytest.mark.slow
@@ -193,7 +193,7 @@ async def test_a_killed_process_is_noticed_at_once_and_replaced(
         assert (job.state, job.attempt, job.result) == ("completed", 2, second)
         lost = job.attempts[0].error
         assert lost is not None and lost.kind == "worker_lost"
-        await until(lambda: len(workers.children()) == 2 and health(port)[0] == 200, timeout_seconds=20)
+        await until(lambda: len(workers.children()) == 2 and health(port)[0] == 200, timeout_seconds=60)
         assert sum(worker["restarts"] for worker in health(port)[1]["workers"]) == 1
         assert "killed by SIGKILL" in workers.said
 
@@ -213,13 +213,13 @@ async def test_a_crash_loop_is_visible_and_slows_down(
     )
     port = free_port()
     with supervised(project, environment, tmp_path / "log", "dies:app", "--health-port", str(port)) as workers:
-        await until(lambda: "failure 3 in a row; another starts in 2.0 s" in workers.said, timeout_seconds=30)
+        await until(lambda: "failure 3 in a row; another starts in 2.0 s" in workers.said, timeout_seconds=60)
         code, status = health(port)
         assert code == 503 and status["ready"] is False
         (worker,) = status["workers"]
         assert worker["last_exit"] == 9 and worker["restarts"] >= 3
         workers.process.send_signal(signal.SIGTERM)
-        assert workers.process.wait(20) == 0
+        assert workers.process.wait(60) == 0
 
 
 @pytest.mark.slow
@@ -240,7 +240,7 @@ async def test_a_sigterm_drains_and_a_second_one_makes_haste(
         await until(draining)
         assert workers.process.poll() is None
         workers.process.send_signal(signal.SIGTERM)
-        assert workers.process.wait(9) == 0
+        assert workers.process.wait(60) == 0
         job = await engine.jobs.get(id, caller=SYSTEM)
         assert job is not None and (job.state, job.attempt) == ("waiting", 0)
 
@@ -257,7 +257,7 @@ async def test_worker_processes_do_not_outlive_a_killed_supervisor(
         children = workers.children()
         workers.process.kill()
         let_go(path)
-        await until(lambda: not any(_alive(child) for child in children), timeout_seconds=20)
+        await until(lambda: not any(_alive(child) for child in children), timeout_seconds=60)
         assert (await finished(app, id)).state == "completed"
 
 
@@ -276,7 +276,7 @@ async def test_reload_restarts_the_workers_when_the_code_changes(
         workers.ready()
         assert (await finished(app, (await app.enqueue("version")).job.id)).result == 1
         (project / "tasks.py").write_text("def broken(:")
-        await until(lambda: "waits for the code to change" in workers.said, timeout_seconds=30)
+        await until(lambda: "waits for the code to change" in workers.said, timeout_seconds=60)
         (project / "tasks.py").write_text(TASKS.replace("return 1", "return 2"))
         assert (await finished(app, (await app.enqueue("version")).job.id, seconds=30)).result == 2
         assert "SyntaxError" in workers.said
@@ -300,5 +300,5 @@ def test_what_cannot_work_is_said_and_ends_with_the_usage_code(
     says: str,
 ) -> None:
     with supervised(project, {**environment, **variables}, tmp_path / "log", *arguments) as workers:
-        assert workers.process.wait(30) == 2
+        assert workers.process.wait(60) == 2
         assert says in workers.said and workers.process.stdout is not None and workers.process.stdout.read() == ""

@@ -70,6 +70,18 @@ class TestEnqueue:
         assert ended.out == "job_1\n"
         assert "was there already (same unique key)" in ended.err
 
+    async def test_deduplicates(self, server: ScriptedServer) -> None:
+        server.answer = lambda body: {"data": {"enqueueJobs": {"items": [job(deduplication="REPLACED")]}}}
+        debounce = ("--deduplicate", "debounce", "--dedup-key", "k", "--dedup-ttl", "1h", "--delay", "5s")
+        ended = await switchtower("enqueue", "t", *debounce, "--url", server.url)
+        assert (ended.out, "was replaced" in ended.err) == ("job_1\n", True)
+        sent = server.requests[0]["variables"]["inputs"][0]
+        assert sent["delayMs"] == 5_000
+        assert (sent["deduplication"]["mode"], sent["deduplication"]["key"]) == ("DEBOUNCE", "k")
+        assert sent["deduplication"]["ttlMs"] == 3_600_000
+        wrong = await switchtower("enqueue", "t", "--deduplicate", "often", "--url", server.url)
+        assert (wrong.code, "simple, throttle, debounce" in wrong.err) == (2, True)
+
     @pytest.mark.parametrize(("state", "code"), [("COMPLETED", 0), ("FAILED", 1), ("CANCELLED", 1)])
     async def test_watch_ends_with_the_job(self, server: ScriptedServer, state: str, code: int) -> None:
         server.answer = enqueued

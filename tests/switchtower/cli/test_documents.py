@@ -9,7 +9,7 @@ import pytest
 from graphql import GraphQLSchema, build_schema, parse, validate
 
 from switchtower import client
-from switchtower.cli import documents, schedule_documents
+from switchtower.cli import documents, schedule_documents, workflow_documents
 
 
 @pytest.fixture(scope="module")
@@ -18,7 +18,7 @@ def schema() -> GraphQLSchema:
 
 
 def sent() -> Iterator[tuple[str, str]]:
-    for module in (client, documents, schedule_documents):
+    for module in (client, documents, schedule_documents, workflow_documents):
         for name, value in vars(module).items():
             texts = value.values() if isinstance(value, dict) else [value]
             for text in texts:

@@ -75,7 +75,7 @@ class TestTime:
     def test_moments(self) -> None:
         assert moment("--at", "2026-01-31T12:00+02:00") == "2026-01-31T10:00:00.000Z"
         ago = datetime.fromisoformat(moment("--since", "2h") or "")
-        assert abs(time.time() - 7_200 - ago.timestamp()) < 5
+        assert abs(time.time() - 7_200 - ago.timestamp()) < 60
 
     @pytest.mark.parametrize("text", ["yesterday", "2026-02-31", "9999999999d"])
     def test_no_moments(self, text: str) -> None:
