@@ -8,6 +8,7 @@ strict parser and the status codes are here; the transports and the execution ar
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections import Counter
 from collections.abc import AsyncGenerator, Callable, Mapping
 from datetime import timedelta
@@ -265,7 +266,7 @@ class GraphQLEndpoint(GraphQL[Any, None]):
             operation_extensions=data.extensions,
         )
         chunks = self._stream_result(request, cast(SubscriptionExecutionResult, result), transport)
-        return StreamingResponse(self._until_closing(chunks, session), headers=dict(transport.headers))
+        return _Stream(self._until_closing(chunks, session), headers=dict(transport.headers))
 
     async def _admit(self, request: Request) -> Caller | None:
         """Establishes whose request it is, before anything of it is read. None: there is no gate."""
@@ -334,6 +335,17 @@ class GraphQLEndpoint(GraphQL[Any, None]):
 
 def _unavailable(error: StoreUnavailable) -> Refused:
     return Refused(503, UNAVAILABLE, error.message, {"Retry-After": RETRY_AFTER})
+
+
+class _Stream(StreamingResponse):
+    """A response whose generator ends with it: cancelled while the client does not read, it would be left to the
+    garbage collector."""
+
+    body_iterator: AsyncGenerator[str, None]
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async with contextlib.aclosing(self.body_iterator):
+            await super().__call__(scope, receive, send)
 
 
 async def _end(following: asyncio.Future[str], stream: AsyncGenerator[str, None]) -> None:

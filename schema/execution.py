@@ -140,6 +140,16 @@ class Executor(StrawberryGraphQLCoreExecutionContext):
         super().__init__(*args, **kwargs)
         self._plans: dict[tuple[str, int], tuple[Any, Plan]] = {}
 
+    def build_per_event_executor(self, payload: Any) -> Any:
+        """A copy for one event of a subscription.
+
+        It remembers for itself: selections are collected anew for each event, so what one event leaves would be of no
+        use to the next, and would be kept for as long as the subscription lasts.
+        """
+        executor: Any = super().build_per_event_executor(payload)
+        executor._plans, executor._relevant_sub_fields = {}, {}
+        return executor
+
     def _plan(self, parent_type: GraphQLObjectType, selected: dict[str, Any]) -> Plan:
         key = (parent_type.name, id(selected))
         found = self._plans.get(key)
