@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Collection
 
 from schema.context import Context
 from schema.resolvers.authority import needs
@@ -11,7 +11,7 @@ from switchtower.access import Scope
 from switchtower.events import Topic
 from switchtower.workers import Worker
 
-__all__ = ["get", "list_all", "watch"]
+__all__ = ["get", "get_many", "list_all", "watch"]
 
 REFRESH_SECONDS = 10.0
 """Heartbeats change a worker without an event; a list that is watched is read again this often."""
@@ -20,8 +20,14 @@ REFRESH_SECONDS = 10.0
 @needs(Scope.READ)
 async def get(context: Context, id: str) -> Worker | None:
     """The worker with this id, if the caller may see it."""
-    worker = (await context.engine.workers.get_many([id])).get(id)
-    return worker if worker is not None and visible(context, worker) else None
+    return (await get_many(context, [id])).get(id)
+
+
+@needs(Scope.READ)
+async def get_many(context: Context, ids: Collection[str]) -> dict[str, Worker]:
+    """Those of these workers that there are and that the caller may see, by id."""
+    found = await context.engine.workers.get_many(list(ids))
+    return {id: worker for id, worker in found.items() if visible(context, worker)}
 
 
 @needs(Scope.READ)

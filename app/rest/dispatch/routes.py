@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from typing import Any, Final
 
 from app.rest.dialect import Parameter, Route
 from app.rest.dispatch import wire
 from app.rest.dispatch.schemas import array, ref
 from schema.context import Context
-from schema.resolvers import crons, dead_letters, jobs, stats, workflows
-from switchtower.jobs import JobFilter
+from schema.resolvers import crons, dead_letters, jobs, stats, workers, workflows
+from switchtower.jobs import Job, JobFilter
 from switchtower.states import JobState
 from switchtower.workflows import RunState
 
@@ -27,6 +28,21 @@ PAGE: Final = (
     Parameter("limit", "At most so many: 50 unless given, 1000 at most.", WHOLE),
     Parameter("offset", "Leaves out the first so many.", WHOLE),
 )
+
+
+async def _with_heartbeats(context: Context, found: Sequence[Job]) -> wire.Jobs:
+    holders = {job.worker_id for job in found if job.worker_id is not None}
+    known = await workers.get_many(context, holders) if holders else {}
+    return wire.Jobs(found, {id: worker.heartbeat_at for id, worker in known.items()})
+
+
+async def _jobs(context: Context, **arguments: Any) -> wire.Jobs:
+    return await _with_heartbeats(context, await jobs.offset_page(context, **arguments))
+
+
+async def _job(context: Context, id: str) -> wire.Jobs | None:
+    job = await jobs.get(context, id, with_=wire.HEAVY)
+    return None if job is None else await _with_heartbeats(context, [job])
 
 
 async def _names(context: Context) -> dict[str, Any]:
@@ -84,7 +100,7 @@ ROUTES: Final = (
         path="/v1/jobs",
         summary="List jobs, the oldest first",
         parse=wire.job_page,
-        resolver=jobs.offset_page,
+        resolver=_jobs,
         render=wire.jobs,
         query=(STATE, QUEUE, *PAGE),
         shows=array("Job"),
@@ -103,8 +119,8 @@ ROUTES: Final = (
         path="/v1/jobs/{jobId}",
         summary="Get a job",
         parse=wire.job_id,
-        resolver=jobs.get,
-        render=wire.job,
+        resolver=_job,
+        render=wire.one_job,
         missing="Job",
         shows=ref("Job"),
         refuses=(400, 404),

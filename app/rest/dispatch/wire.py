@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
 from typing import Any, Final
 
 from app.rest.dialect import Given, whole_number
@@ -15,8 +16,10 @@ from switchtower.states import JobState
 from switchtower.workflows import RunState, WorkflowRun
 
 __all__ = [
+    "HEAVY",
     "RUN_FILTERS",
     "STATE_FILTERS",
+    "Jobs",
     "cancel",
     "counts",
     "cron",
@@ -31,6 +34,7 @@ __all__ = [
     "job_id",
     "job_page",
     "jobs",
+    "one_job",
     "page",
     "purge",
     "replay",
@@ -166,7 +170,15 @@ def state_name(state: JobState, *, retry_pending: bool) -> str:
     return "retrying" if retry_pending else STATES[state]
 
 
-def job(job: Job) -> dict[str, Any]:
+@dataclass(frozen=True, slots=True)
+class Jobs:
+    """Jobs as they were read, and when the workers that hold some of them were last heard of."""
+
+    found: Sequence[Job]
+    heartbeats: Mapping[str, datetime]
+
+
+def job(job: Job, heartbeat_at: datetime | None = None) -> dict[str, Any]:
     """A job; times are written in RFC 3339, `timeout` is in nanoseconds, 0 for none."""
     return {
         "id": job.custom_id or job.id,
@@ -187,16 +199,21 @@ def job(job: Job) -> dict[str, Any]:
         "retry_count": job.failures,
         "last_error": _message(job.error),
         "worker_id": job.worker_id or "",
-        "heartbeat_at": None,
+        "heartbeat_at": heartbeat_at,
         "timeout": (job.timeout_ms or 0) * NANOSECONDS_PER_MS,
         "created_at": job.created_at,
         "updated_at": job.updated_at,
     }
 
 
-def jobs(found: Sequence[Job]) -> list[dict[str, Any]]:
+def jobs(answer: Jobs) -> list[dict[str, Any]]:
     """A bare array."""
-    return [job(each) for each in found]
+    return [job(each, answer.heartbeats.get(each.worker_id or "")) for each in answer.found]
+
+
+def one_job(answer: Jobs) -> dict[str, Any]:
+    """The only one."""
+    return jobs(answer)[0]
 
 
 def enqueued(answer: Enqueued) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -72,11 +73,17 @@ def server(shared: Server, mongo: MongoClient[dict[str, Any]]) -> Server:
     return shared
 
 
-@pytest.fixture
-async def maintained(mongodb_url: str, database_name: str) -> AsyncIterator[Server]:
-    """A server of the test's own with maintenance running, which folds the counters, and where keys may be created."""
-    settings = ServerSettings(mongodb_url=mongodb_url, database=database_name)
-    engine = await Engine.connect(mongodb_url, database=database_name, role="server")
-    app = create_app(settings, engine=engine)
+@asynccontextmanager
+async def running(url: str, database: str) -> AsyncIterator[Server]:
+    """A server with maintenance, which folds the counters, and takes back what an unknown worker holds."""
+    engine = await Engine.connect(url, database=database, role="server")
+    app = create_app(ServerSettings(mongodb_url=url, database=database), engine=engine)
     async with app.router.lifespan_context(app):
         yield Server(app, engine)
+
+
+@pytest.fixture
+async def maintained(mongodb_url: str, database_name: str) -> AsyncIterator[Server]:
+    """A server with maintenance of the test's own, where keys may be created."""
+    async with running(mongodb_url, database_name) as server:
+        yield server

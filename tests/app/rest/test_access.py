@@ -14,7 +14,7 @@ from switchtower.callers import SYSTEM, Caller
 from switchtower.crons import NewCron, Schedule
 from switchtower.ids import new_id
 from switchtower.jobs import NewJob
-from switchtower.workers import Outcome, OutcomeKind
+from switchtower.workers import Outcome, OutcomeKind, WorkerInfo
 from switchtower.workflows import NewRun
 from tests.app.rest.conftest import Server
 from tests.conformance.situations import ERROR
@@ -75,6 +75,7 @@ async def test_another_tenants_things_do_not_exist(maintained: Server) -> None:
     cron = await engine.crons.create(
         NewCron(name="secret-cron", schedule=Schedule("* * * * *"), job=NewJob(name="x")), caller=acme
     )
+    await engine.workers.register(WorkerInfo(id="w", queues=["b"]))
     (claimed,) = await engine.claims.claim("w", ["b"])
     await engine.claims.report([Outcome(claimed.id, claimed.token, OutcomeKind.BURY, error=ERROR)])
     entry = (await until(lambda: engine.dead_letters.for_jobs([bad.id], caller=acme)))[bad.id]

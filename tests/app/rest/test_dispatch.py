@@ -12,13 +12,14 @@ import pytest
 
 from app.rest.dispatch import DISPATCH
 from switchtower.crons import NewCron, Schedule
+from switchtower.engine import Engine
 from switchtower.ids import CRON, DEAD_LETTER, JOB, RUN, new_id
 from switchtower.jobs import NewJob
 from switchtower.states import JobState
 from switchtower.workers import OutcomeKind, WorkerInfo
-from tests.app.rest.conftest import Server
+from tests.app.rest.conftest import Server, running
 from tests.app.rest.transcripts import Transcript, play, written
-from tests.conformance.situations import CALLER, ERROR, HOUR_MS, job_in, quiet
+from tests.conformance.situations import CALLER, ERROR, HOUR_MS, enqueue, job_in, quiet
 from tests.conformance.test_workflows import Run, started, step
 from tests.waiting import until
 
@@ -272,12 +273,22 @@ async def test_a_job_that_failed_is_retrying_until_it_runs_again(server: Server)
     await s.claim(start=True)
     running = (await server.ask("GET", f"/v1/jobs/{s.id}")).json
     assert (running["state"], running["attempt"], running["retry_count"]) == ("running", 2, 1)
-    assert running["worker_id"] == s.worker
+    assert (running["worker_id"], running["heartbeat_at"]) == (s.worker, None), "a worker that nobody knows"
     assert [job["id"] for job in (await server.ask("GET", "/v1/jobs?state=running")).json] == [s.id]
     await s.report(OutcomeKind.COMPLETE, result=5)
     done = (await server.ask("GET", f"/v1/jobs/{s.id}")).json
     assert (done["state"], done["attempt"], done["retry_count"]) == ("completed", 2, 1)
     assert done["completed_at"] > done["started_at"]
+
+
+async def test_a_running_job_is_heard_of_as_its_worker_is(server: Server) -> None:
+    await server.engine.workers.register(WorkerInfo(id="w", queues=["a"]))
+    ids = [await server.enqueue(queue="a") for _ in range(2)]
+    await server.engine.claims.claim("w", ["a"], limit=1)
+    worker = (await server.engine.workers.get_many(["w"]))["w"]
+    (held, free) = (await server.ask("GET", "/v1/jobs")).json
+    assert datetime.fromisoformat(held["heartbeat_at"]) == worker.heartbeat_at and free["heartbeat_at"] is None
+    assert (await server.ask("GET", f"/v1/jobs/{ids[0]}")).json == held
 
 
 async def test_filters_and_pages(server: Server) -> None:
@@ -428,19 +439,27 @@ async def test_what_one_surface_does_the_other_sees(server: Server) -> None:
     assert audit["nodes"] == [{"action": "job.cancel", "source": "dispatch", "status": "FAILED", "jobId": id}]
 
 
-async def test_counts_are_of_all_states_in_its_words(maintained: Server) -> None:
-    for state in JobState:
-        await job_in(maintained.engine, state)
-    staged = await job_in(maintained.engine, "retrying")
+async def test_counts_are_of_all_states_in_its_words(mongodb_url: str, database_name: str) -> None:
+    engine = await Engine.connect(mongodb_url, database=database_name)
+    await engine.prepare()
+    for state in set(JobState) - {JobState.ACTIVE}:
+        await job_in(engine, state)
+    await engine.workers.register(WorkerInfo(id="w", queues=["held"], lease_seconds=3_600))
+    await enqueue(engine, queue="held")
+    assert await engine.claims.claim("w", ["held"])
+    staged = await job_in(engine, "retrying")
     await staged.set(run_at=datetime.now(UTC) - timedelta(seconds=1))
     expected = {"pending": 4, "running": 1, "completed": 1, "failed": 1, "retrying": 2, "cancelled": 1}
 
-    async def counted() -> bool:
-        if await staged.state() != "waiting":
-            return False
-        found: Any = (await maintained.ask("GET", "/v1/jobs/counts")).json
-        return bool(found == expected)
+    async with running(mongodb_url, database_name) as server:
 
-    await until(counted)
-    stats = (await maintained.ask("GET", "/v1/stats")).json
-    assert stats == {"jobs": expected, "dlq_count": 1, "workflows": {"running": 0, "completed": 0, "failed": 0}}
+        async def counted() -> bool:
+            if await staged.state() != "waiting":
+                return False
+            found: Any = (await server.ask("GET", "/v1/jobs/counts")).json
+            return bool(found == expected)
+
+        await until(counted)
+        stats = (await server.ask("GET", "/v1/stats")).json
+        assert stats == {"jobs": expected, "dlq_count": 1, "workflows": {"running": 0, "completed": 0, "failed": 0}}
+    await engine.close()

@@ -37,13 +37,13 @@ TEXTS = (*[KNOWN] * len(ODD), *ODD)
 
 @dataclass(frozen=True)
 class Stocked:
-    """A server with something of everything, and the ids of it."""
+    """A server with something of everything, and its ids by the parameters of paths that take them."""
 
     url: str
-    ids: tuple[str, ...]
+    ids: dict[str, list[str]]
 
 
-async def stock(url: str, database: str) -> tuple[str, ...]:
+async def stock(url: str, database: str) -> dict[str, list[str]]:
     engine = await Engine.connect(url, database=database)
     try:
         await engine.prepare()
@@ -52,7 +52,12 @@ async def stock(url: str, database: str) -> tuple[str, ...]:
         entries = await engine.dead_letters.for_jobs(jobs, caller=CALLER)
         crons = [NewCron(name=f"c{n}", schedule=Schedule("@daily"), job=NewJob(name="x")) for n in range(3)]
         made = [(await engine.crons.create(new, caller=CALLER)).id for new in crons]
-        return (*jobs, run.id.replace("job_", "run_"), *(entry.id for entry in entries.values()), *made)
+        return {
+            "jobId": jobs,
+            "runId": [run.id.replace("job_", "run_")],
+            "entryId": [entry.id for entry in entries.values()],
+            "cronId": made,
+        }
     finally:
         await engine.close()
 
@@ -89,13 +94,15 @@ def generate(cases: st.SearchStrategy[Any], ask: Callable[[Any, str | None], Non
 def test_generated_requests(dialect: Dialect, stocked: Stocked, scale: str) -> None:
     schema = schemathesis.openapi.from_dict(document(dialect, version="1"))
     operations = {(each.ok().method.upper(), each.ok().path): each.ok() for each in schema.get_all_operations()}
-    ids = itertools.cycle(stocked.ids)
+    ids = {parameter: itertools.cycle(known) for parameter, known in stocked.ids.items()}
     statuses: dict[str, Counter[int]] = defaultdict(Counter)
 
     def asking(route: Route, session: requests.Session) -> Callable[[Any, str | None], None]:
         def ask(case: Any, known: str | None) -> None:
             if known is not None:
-                case.path_parameters = dict.fromkeys(route.parameters, next(ids) if known == KNOWN else known)
+                case.path_parameters = {
+                    parameter: next(ids[parameter]) if known == KNOWN else known for parameter in route.parameters
+                }
             answer = case.call(base_url=stocked.url, session=session, timeout=30)
             statuses[f"{route.method} {route.path}"][answer.status_code] += 1
             assert answer.status_code < 500, (case.as_curl_command(), answer.content)
