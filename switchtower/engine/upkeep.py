@@ -32,6 +32,7 @@ __all__ = ["Retention", "Upkeep"]
 Document = dict[str, Any]
 
 CHUNK = 1_000
+_NOT_SEEN = object()
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +67,7 @@ class Upkeep:
         self._workers = workers
         self._bulk = bulk
         self._retention = retention
-        self._primary: Any = None
+        self._primary: Any = _NOT_SEEN
         self._healthy_since = time.monotonic()
         self._blocked_from = ""
 
@@ -85,9 +86,12 @@ class Upkeep:
         except Exception:
             self._primary = None
             raise
-        if self._store.database.primary != self._primary:
-            self._primary = self._store.database.primary
-            self._healthy_since = time.monotonic()
+        primary = self._store.database.primary
+        if primary != self._primary:
+            # The grace of the first one seen began with this process.
+            if self._primary is not _NOT_SEEN:
+                self._healthy_since = time.monotonic()
+            self._primary = primary
 
     async def stage(self) -> int:
         """Makes due jobs claimable. Returns: how many."""

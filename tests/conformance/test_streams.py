@@ -356,7 +356,7 @@ async def test_counters_equal_a_scan_after_a_load(engine: Engine, store: Store) 
 async def test_counters_equal_a_scan_after_folders_that_were_killed_in_the_middle(engine: Engine, store: Store) -> None:
     load = asyncio.create_task(_load(engine, 15))
     killed = 0
-    while not load.done():
+    while not load.done() or killed < 3:
         async with Running(store, engine.url) as other:
             folder = asyncio.create_task(Maintenance(other)._fold())
             await asyncio.sleep(0.15)
@@ -364,7 +364,6 @@ async def test_counters_equal_a_scan_after_folders_that_were_killed_in_the_middl
             await asyncio.gather(folder, return_exceptions=True)
             killed += 1
     await load
-    assert killed > 2
     folder = asyncio.create_task(Maintenance(engine)._fold())
     await _agree(store)
     folder.cancel()
