@@ -76,7 +76,8 @@ class Jobs:
         `lease`, the token of the parent's run, a child is created only while that run still holds its job.
 
         Raises: InvalidInput, NotFound (parent, dependency), InvalidTransition (the parent is final), LeaseLost,
-            Conflict (only with a session), StoreUnavailable (it may have happened: repeat it with the same keys).
+            StoreUnavailable (it may have happened: repeat it with the same keys). Only with a session: Conflict, and
+            the driver's own errors that bear the label TransientTransactionError (run the transaction again).
         """
         return await self._enqueuer.enqueue(new, caller=caller, session=session, lease=lease)
 

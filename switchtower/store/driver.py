@@ -108,10 +108,13 @@ def heed_cancellation() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _translated() -> Iterator[None]:
+def _translated(*, for_transaction: bool) -> Iterator[None]:
     try:
         yield
     except PyMongoError as error:
+        if for_transaction and outrun(error):
+            # Whoever runs the transaction tells by the driver's own label that it should be run again.
+            raise
         if unavailable(error):
             raise StoreUnavailable() from error
         raise
@@ -130,7 +133,11 @@ def time_limit(ms: int) -> AbstractContextManager[None]:
 
 def translate_errors(cls: C) -> C:
     """Class decorator: public coroutine methods raise StoreUnavailable where the driver could not get an answer, and
-    InvalidInput where it could not encode the question."""
+    InvalidInput where it could not encode the question.
+
+    A call within a caller's transaction (`session=`) keeps the driver's error where that says that the transaction
+    should be run again.
+    """
     for name, method in list(vars(cls).items()):
         if name.startswith("_") or not inspect.iscoroutinefunction(method):
             continue
@@ -138,7 +145,7 @@ def translate_errors(cls: C) -> C:
         def wrap(method: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
             @functools.wraps(method)
             async def call(*args: Any, **kwargs: Any) -> Any:
-                with _translated(), heed_cancellation():
+                with _translated(for_transaction=kwargs.get("session") is not None), heed_cancellation():
                     return await method(*args, **kwargs)
 
             return call

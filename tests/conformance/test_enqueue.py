@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from pymongo.errors import PyMongoError
 
 from switchtower.callers import Caller
 from switchtower.engine import Engine, Retention
@@ -19,6 +20,7 @@ from switchtower.store.collections import Store
 from switchtower.workers import OutcomeKind
 from tests.conformance.commands import Commands
 from tests.conformance.situations import CALLER, HOUR_MS, Situation, enqueue, fresh, job_in, one_driver, quiet
+from tests.mongod import fail_command
 
 IN_AN_HOUR = datetime.now(UTC).replace(microsecond=123_000) + timedelta(hours=1)
 
@@ -303,6 +305,17 @@ async def test_duplicate_in_a_callers_transaction_is_a_conflict(engine: Engine, 
         async with store.database.transaction() as session:
             await engine.jobs.enqueue(NewJob(name="work", unique_key="k"), caller=CALLER, session=session)
     assert await store.jobs.count_documents({}) == 1
+
+
+async def test_callers_transaction_is_told_to_run_again_by_the_drivers_own_label(engine: Engine, store: Store) -> None:
+    with (
+        fail_command(engine.url, ["insert"], times=1, closeConnection=True),
+        pytest.raises(PyMongoError) as raised,
+    ):
+        async with store.database.transaction() as session:
+            await engine.jobs.enqueue(NewJob(name="work"), caller=CALLER, session=session)
+    assert raised.value.has_error_label("TransientTransactionError")
+    assert await store.jobs.count_documents({}) == 0
 
 
 async def test_linked_job_cannot_be_part_of_a_transaction(engine: Engine, store: Store) -> None:
