@@ -54,6 +54,9 @@ class Metrics:
         self._subscribers = Gauge("switchtower_subscribers", "Subscriptions to events in this server.", registry=r)
         self._workers = Gauge("switchtower_workers", "Live worker processes.", registry=r)
         self._dead_letters = Gauge("switchtower_dead_letters", "Dead letters kept.", registry=r)
+        self._skew = Gauge(
+            "switchtower_clock_skew_seconds", "How far apart the clocks of the replica set are.", registry=r
+        )
         self._up = Gauge("switchtower_database_up", "Whether the database answered this scrape.", registry=r)
 
     async def scrape(self, request: Request) -> Response:
@@ -107,6 +110,7 @@ class Metrics:
         hub = engine.hub()
         self._lag.set(hub.lag_seconds)
         self._subscribers.set(hub.subscribers)
+        self._skew.set(engine.clock_skew_seconds)
 
 
 # A second series a counter, of the time it began, which nothing here needs.

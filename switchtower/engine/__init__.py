@@ -138,6 +138,11 @@ class Engine:
         return self._store.clock
 
     @property
+    def clock_skew_seconds(self) -> float:
+        """How far apart the clocks of the replica set's members are, as far as this process knows."""
+        return self._store.database.members.skew_seconds
+
+    @property
     def database_name(self) -> str:
         """The name of the database."""
         return self._store.database.name

@@ -7,6 +7,7 @@ decides who runs them and when.
 from __future__ import annotations
 
 import contextlib
+import logging
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -26,8 +27,11 @@ from switchtower.store import jobs as commands
 from switchtower.store.collections import Store
 from switchtower.store.driver import translate_errors
 from switchtower.store.guards import starts_from
+from switchtower.store.skew import TOLERATED_SECONDS
 
 __all__ = ["Retention", "Upkeep"]
+
+log = logging.getLogger(__name__)
 
 Document = dict[str, Any]
 
@@ -68,6 +72,7 @@ class Upkeep:
         self._bulk = bulk
         self._retention = retention
         self._primary: Any = _NOT_SEEN
+        self._skewed = False
         self._healthy_since = time.monotonic()
         self._blocked_from = ""
 
@@ -80,7 +85,8 @@ class Upkeep:
         await leases.resign(self._store, duty, holder)
 
     async def observe(self) -> None:
-        """Pings the primary; a change of primary, or a ping that failed, begins the rescuer's grace anew."""
+        """Pings the primary; a change of primary, or a ping that failed, begins the rescuer's grace anew. Logs when the
+        members' clocks come to differ."""
         try:
             await self._store.database.ping()
         except Exception:
@@ -92,6 +98,13 @@ class Upkeep:
             if self._primary is not _NOT_SEEN:
                 self._healthy_since = time.monotonic()
             self._primary = primary
+        skew = self._store.database.members.skew_seconds
+        if (skew > TOLERATED_SECONDS) is not self._skewed:
+            self._skewed = not self._skewed
+            if self._skewed:
+                log.warning("the clocks of the replica set's members are %.1f s apart: set them by NTP", skew)
+            else:
+                log.info("the clocks of the replica set's members agree again")
 
     async def stage(self) -> int:
         """Makes due jobs claimable. Returns: how many."""

@@ -8,6 +8,7 @@ from pymongo.errors import OperationFailure, PyMongoError
 
 from switchtower.store.collections import Store
 from switchtower.store.indexes import missing_indexes
+from switchtower.store.skew import TOLERATED_SECONDS
 
 __all__ = ["Finding", "examine"]
 
@@ -30,6 +31,7 @@ async def examine(store: Store) -> list[Finding]:
     version = (await admin.command("buildInfo"))["version"]
     findings.append(Finding("server", "ok", f"MongoDB {version} answers in {round_trip * 1000:.1f} ms."))
     findings += await _members(admin)
+    findings.append(_clocks(database.members.skew_seconds))
     missing = await missing_indexes(store)
     if missing:
         shown = ", ".join(missing[:5])
@@ -54,11 +56,9 @@ async def examine(store: Store) -> list[Finding]:
 
 async def _members(admin: object) -> list[Finding]:
     try:
-        status = await admin.command("replSetGetStatus")  # type: ignore[attr-defined]
         config = (await admin.command("replSetGetConfig"))["config"]  # type: ignore[attr-defined]
     except OperationFailure:
         return [Finding("replica set", "warn", "This user may not read the replica set's status.")]
-    members = status["members"]
     found = []
     data = [member for member in config["members"] if not member.get("arbiterOnly")]
     if len(data) < 3:
@@ -76,14 +76,16 @@ async def _members(admin: object) -> list[Finding]:
                 "election", "warn", "electionTimeoutMillis is over 10 s: a failover takes longer than a worker waits."
             )
         )
-    clocks = [member["lastHeartbeatRecv"] for member in members if member.get("lastHeartbeatRecv")]
-    now = status["date"]
-    skew = max((abs((now - clock).total_seconds()) for clock in clocks), default=0.0)
-    if skew > 5:
-        found.append(
-            Finding("clocks", "warn", f"A member was last heard of {skew:.0f} s ago or its clock is off; check NTP.")
-        )
     return found
+
+
+def _clocks(skew_seconds: float) -> Finding:
+    if skew_seconds > TOLERATED_SECONDS:
+        message = (
+            f"The members' clocks are {skew_seconds:.1f} s apart: a failover shifts time by that. Set them by NTP."
+        )
+        return Finding("clocks", "warn", message)
+    return Finding("clocks", "ok", "The members' clocks agree within a second.")
 
 
 async def _oplog(client: object, now_ms: int) -> Finding:

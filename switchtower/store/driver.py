@@ -41,6 +41,7 @@ from pymongo.uri_parser import parse_uri
 
 from switchtower.clock import DatabaseClock
 from switchtower.errors import ConfigurationError, InvalidInput, StoreUnavailable, SwitchtowerError
+from switchtower.store.skew import MemberClocks
 
 __all__ = [
     "Database",
@@ -166,6 +167,7 @@ class Database:
     name: str
     driver: str
     clock: DatabaseClock
+    members: MemberClocks
     primary: tuple[Any, Any] | None = None
     """Which primary answered last: its address and the id of its election."""
 
@@ -266,7 +268,8 @@ async def connect(
         ConfigurationError: standalone, older than 6.0, a weaker write concern, an unknown driver, an unreadable URL.
         StoreUnavailable: nothing answers.
     """
-    options = _options(url, role)
+    members = MemberClocks()
+    options = _options(url, role) | {"event_listeners": [members]}
     client: Any
     if driver == "pymongo":
         client = pymongo.AsyncMongoClient(url, **options)
@@ -276,7 +279,7 @@ async def connect(
         client = AsyncIOMotorClient(url, **options)
     else:
         raise ConfigurationError(f"Unknown driver {driver!r}: use 'pymongo' or 'motor' (SWITCHTOWER_DRIVER).")
-    opened = Database(client, database, driver, DatabaseClock())
+    opened = Database(client, database, driver, DatabaseClock(), members)
     try:
         await _check_server(opened)
     except BaseException as error:
