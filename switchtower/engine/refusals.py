@@ -69,14 +69,17 @@ def write_down(engine: Engine) -> None:
     for noun, verbs in ACTIONS.items():
         holder = getattr(engine, noun)
         for verb, (action, field) in verbs.items():
-            setattr(holder, verb, _written_down(engine, getattr(holder, verb), action, field))
+            setattr(holder, verb, _written_down(engine, holder, verb, action, field))
 
 
-def _written_down(engine: Engine, verb: Verb, action: str, field: str | None) -> Verb:
-    first = next(iter(inspect.signature(verb).parameters))
+def _written_down(engine: Engine, holder: Any, name: str, action: str, field: str | None) -> Verb:
+    declared: Verb = getattr(holder, name)
+    first = next(iter(inspect.signature(declared).parameters))
 
-    @wraps(verb)
+    @wraps(declared)
     async def call(*args: Any, **kwargs: Any) -> Any:
+        # Looked up now: what replaces it in its class is what is called.
+        verb = getattr(type(holder), name).__get__(holder)
         caller = kwargs.get("caller")
         if _TOLD.get() or not isinstance(caller, Caller) or caller.surface is None:
             return await verb(*args, **kwargs)
@@ -89,8 +92,8 @@ def _written_down(engine: Engine, verb: Verb, action: str, field: str | None) ->
         except SwitchtowerError as error:
             given = args[0] if args else kwargs.get(first)
             named = {field: given} if field is not None and isinstance(given, str) else {}
-            name = f"bulk.{given}" if action == "bulk" and isinstance(given, str) else action
-            await engine.audit.refused(name[:100], error, caller=caller, **named)
+            row = f"bulk.{given}" if action == "bulk" and isinstance(given, str) else action
+            await engine.audit.refused(row[:100], error, caller=caller, **named)
             raise
 
     return call

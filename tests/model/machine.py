@@ -168,11 +168,18 @@ class QueueMachine(RuleBasedStateMachine):
             self.world.failures.append(story)
             raise
 
-    def race(self, one: Operation, two: Operation) -> None:
-        """Both at once, by two processes: the outcome must be one that some order of their steps has."""
+    def race(self, one: Operation, two: Operation, *, lag_seconds: float = 0) -> None:
+        """Both at once, by two processes: the outcome must be one that some order of their steps has.
+
+        The second begins `lag_seconds` later: the first may have read by then, and not yet written.
+        """
+
+        async def later() -> Answer:
+            await asyncio.sleep(lag_seconds)
+            return await two.run(self.world.engine)
 
         async def both() -> list[Answer]:
-            return list(await asyncio.gather(one.run(self.world.engine), two.run(self.world.engine)))
+            return list(await asyncio.gather(one.run(self.world.engine), later()))
 
         with self.explained((one, two)):
             first, second = self.world.run(both())
@@ -365,6 +372,16 @@ class QueueMachine(RuleBasedStateMachine):
     def register(self, worker: str, names: frozenset[str] | None) -> None:
         self.do(Register(worker, names or frozenset()))
 
+    @rule(name=names)
+    def handler_that_comes_late(self, name: str) -> None:
+        """A job that nobody has a handler for is parked by whoever meets it, and set free by the first who has."""
+        others = frozenset(NAMES) - {name}
+        for worker in [*self.model.workers, "w0"]:
+            self.do(Register(worker, others))
+        self.do(Enqueue("left", name, priority=-9))
+        self.do(Claim("w0", "left", others))
+        self.do(Register("w1", frozenset({name})))
+
     @rule(worker=st.sampled_from(WORKERS))
     def renew(self, worker: str) -> None:
         self.do(Renew(worker))
@@ -540,12 +557,12 @@ class QueueMachine(RuleBasedStateMachine):
 
     # Races of two processes.
 
-    @rule(number=picks, worker=st.sampled_from(WORKERS))
-    def cancel_against_claim(self, number: int, worker: str) -> None:
+    @rule(worker=st.sampled_from(WORKERS), lag_seconds=st.sampled_from([0.0, 0.004]))
+    def cancel_against_claim(self, worker: str, lag_seconds: float) -> None:
         self.do(Enqueue("left", priority=-9))
         id = self.pick(0, lambda job: job.state == "waiting" and job.priority == -9)
         if id:
-            self.race(Operate("cancel", id), Claim(worker, "left"))
+            self.race(Operate("cancel", id), Claim(worker, "left"), lag_seconds=lag_seconds)
 
     @rule(number=picks, kind=st.sampled_from([OutcomeKind.COMPLETE, OutcomeKind.FAIL]))
     def cancel_against_report(self, number: int, kind: OutcomeKind) -> None:
