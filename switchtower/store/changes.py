@@ -87,6 +87,8 @@ _LOST = {280, 286, 260, 10334}
 """ChangeStreamFatalError, ChangeStreamHistoryLost, InvalidResumeToken, BSONObjectTooLarge: the token is of no more
 use."""
 
+_INTERRUPTED = {43, 237, 11601}
+"""CursorNotFound, CursorKilled, Interrupted: somebody ended the cursor; the history is there."""
 _UNAUTHORIZED = 13
 
 _TOKEN = re.compile(r"82([0-9A-F]{8})[0-9A-F]{18,502}")
@@ -167,7 +169,7 @@ async def _opened(store: Store, pipeline: Sequence[Document], **options: Any) ->
     except OperationFailure as error:
         if error.code in _LOST or "resume token" in str(error).lower():
             raise HistoryLost(str(error)[:200]) from error
-        if unavailable(error):
+        if unavailable(error) or error.code in _INTERRUPTED:
             raise StoreUnavailable() from error
         if stream is None and "resume_after" in options and error.code != _UNAUTHORIZED:
             # The server has a dozen ways to say that a text is no token of its own.

@@ -121,7 +121,8 @@ async def test_stream_whose_cursor_is_killed_goes_on_without_a_gap(
             await until(lambda due=due: len(reader.ids) >= due)
     assert reader.ids == expected
     assert reader.gaps == []
-    assert CUTS[scale] < len(openings) <= 1 + 3 * CUTS[scale]
+    # What was sent before its cursor's end arrives all the same: two cuts may end one stream.
+    assert CUTS[scale] // 2 < len(openings) <= 1 + 3 * CUTS[scale]
 
 
 @pytest.mark.slow
