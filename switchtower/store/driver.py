@@ -13,7 +13,7 @@ import inspect
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC
 from typing import Any, TypeVar, cast
 
@@ -167,7 +167,7 @@ class Database:
     name: str
     driver: str
     clock: DatabaseClock
-    members: MemberClocks
+    members: MemberClocks = field(default_factory=MemberClocks)
     primary: tuple[Any, Any] | None = None
     """Which primary answered last: its address and the id of its election."""
 

@@ -15,7 +15,9 @@ from tests.model.machine import QueueMachine, World
 from tests.model.mutants import MUTANTS, Mutant
 
 EXAMPLES = {"ci": 60, "full": 10_000}
-GATE_EXAMPLES = 60
+GATE_EXAMPLES = 100
+GATE_SEEDS = (1, 2, 3, 4)
+"""How often a rule is drawn differs much from seed to seed; a race may also be won by the wrong side throughout."""
 
 
 def budget(examples: int, *, steps: int = 50) -> settings:
@@ -54,12 +56,15 @@ def test_queue_does_what_the_model_says(world: World, scale: str) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.__name__)
 def test_model_finds_a_seeded_fault(world: World, mutant: Mutant) -> None:
-    machine = type("Machine", (QueueMachine,), {"world": world})
-    seed(1)(machine)
     with mutant() as dropped:
         if isinstance(dropped, tuple):
             collection, index = dropped
             world.view[collection].drop_index(index)
-        with suppress(Exception):
-            run_state_machine_as_test(machine, settings=budget(GATE_EXAMPLES))
-    assert world.failures, f"{GATE_EXAMPLES} examples did not notice it"
+        for number in GATE_SEEDS:
+            machine = type("Machine", (QueueMachine,), {"world": world})
+            seed(number)(machine)
+            with suppress(Exception):
+                run_state_machine_as_test(machine, settings=budget(GATE_EXAMPLES))
+            if world.failures:
+                break
+    assert world.failures, f"{len(GATE_SEEDS) * GATE_EXAMPLES} examples did not notice it"
