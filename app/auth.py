@@ -4,7 +4,7 @@ A key is looked up at most every half second; in between it is remembered, and f
 tells that it was revoked. What stands open is bound to its key and ended with it.
 
 Before the first key is created there is no access control: the server then listens on this machine only. From then on
-every request needs one, also after all of them are revoked.
+every request needs one, also after all of them are revoked. A key that `switchtower dev` made does not count as one.
 """
 
 from __future__ import annotations
@@ -15,19 +15,21 @@ import time
 from collections import OrderedDict, defaultdict
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any, Final
 
 from starlette.requests import HTTPConnection
 
 from app.limits import Refused
 from switchtower.access import ApiKey, RateLimit, digest_of
-from switchtower.callers import Caller
+from switchtower.callers import Caller, Reach
 from switchtower.engine import Engine
 from switchtower.engine.keys import Portion
 from switchtower.errors import StoreUnavailable, Unauthorized
 from switchtower.events import Gap, Topic
+from switchtower.tracing import traceparent_of
 
-__all__ = ["OPERATOR", "Gate", "Session", "bearer"]
+__all__ = ["OPERATOR", "Gate", "Session", "bearer", "unauthorized"]
 
 OPERATOR: Final = Caller("operator", source="graphql")
 """Everyone, before the first key is created."""
@@ -63,11 +65,16 @@ class _Allowance:
 class Gate:
     """Admits callers. `engine` is None until the server has started.
 
-    `connections` and `subscriptions` bound what one key has open on this server.
+    `connections` and `subscriptions` bound what one key has open on this server; `queues` are the only ones that
+    this server shows to anybody (None: all).
     """
 
-    def __init__(self, *, connections: int = 100, subscriptions: int = 200) -> None:
+    def __init__(
+        self, *, connections: int = 100, subscriptions: int = 200, queues: frozenset[str] | None = None
+    ) -> None:
         self.engine: Engine | None = None
+        self._operator = replace(OPERATOR, queues=queues)
+        self._queues = Reach(queues=queues)
         self._max_connections = connections
         self._max_subscriptions = subscriptions
         self._guarded = False
@@ -86,15 +93,16 @@ class Gate:
         """
         if token is None:
             if await self._is_open():
-                return OPERATOR
-            raise _unauthorized("This server asks for an API key: send Authorization: Bearer <key>.")
+                return self._operator
+            raise unauthorized("This server asks for an API key: send Authorization: Bearer <key>.")
         try:
             key = await self._key(token)
         except Unauthorized as error:
             if await self._is_open():
-                return OPERATOR
-            raise _unauthorized(error.message) from None
-        return Caller(key.id, key.org, key.app, "graphql", key.grants, key.id, key.queue)
+                return self._operator
+            raise unauthorized(error.message) from None
+        queues = None if (seen := self._queues.among(key.queues)) is None else frozenset(seen)
+        return Caller(key.id, key.org, key.app, "graphql", key.grants, key.id, key.queue, queues)
 
     def key_of(self, caller: Caller) -> ApiKey | None:
         """The key that a caller was just admitted with."""
@@ -132,7 +140,7 @@ class Gate:
         began = time.monotonic()
         self._keys.pop(digest, None)
         key = await self._engine.keys.verify(token)
-        self._guarded = True
+        self._guarded = self._guarded or not key.dev
         self._keys[digest] = (key, began + REMEMBERED_SECONDS)
         while len(self._keys) > MAX_REMEMBERED:
             self._keys.popitem(last=False)
@@ -182,7 +190,12 @@ class Gate:
             429,
             "RATE_LIMITED",
             f"More than {rate.requests:,} requests in {rate.per_ms:,} ms; there is room again in {wait:.1f} s.",
-            {"Retry-After": str(math.ceil(wait))},
+            {
+                "Retry-After": (seconds := str(math.ceil(wait))),
+                "RateLimit-Limit": str(rate.requests),
+                "RateLimit-Remaining": "0",
+                "RateLimit-Reset": seconds,
+            },
         )
 
     async def _tenant_rate(self, org: str) -> RateLimit | None:
@@ -270,5 +283,12 @@ def bearer(connection: HTTPConnection, payload: Mapping[str, Any] | None = None)
     return token.strip() if kind.lower() == "bearer" else given
 
 
-def _unauthorized(message: str) -> Refused:
+def traced(caller: Caller, connection: HTTPConnection) -> Caller:
+    """The caller within the trace that its request says it belongs to (W3C's `traceparent` header), if it says so."""
+    trace = traceparent_of(connection.headers.get("traceparent"))
+    return caller if trace is None else replace(caller, traceparent=trace)
+
+
+def unauthorized(message: str) -> Refused:
+    """The refusal of a request without a key that opens anything."""
     return Refused(401, "UNAUTHORIZED", message, CHALLENGE)

@@ -14,6 +14,7 @@ from starlette.types import Receive, Scope, Send
 
 from app.auth import Gate, bearer
 from app.limits import Refused
+from app.sessions import session_of
 from app.strict import MalformedJson, parse_object
 from schema.context import Context
 from schema.ndjson import job_filter, job_line
@@ -47,7 +48,7 @@ class Export:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         request = Request(scope, receive)
-        caller = scope["state"]["caller"] = await self._gate.admit(bearer(request))
+        caller = scope["state"]["caller"] = await self._gate.admit(bearer(request) or session_of(request))
         await self._gate.charge(caller, writes=False)
         try:
             filter = self._filter(request)

@@ -19,15 +19,17 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.graphql import refusal_response
-from app.limits import Refused, RequestLimits, check_head
+from app.limits import Refused, RequestLimits, check_head, host_name
+from app.sessions import is_plain
 
-__all__ = ["LOOPBACK_HOSTS", "PAGE_POLICY", "FrontDoor"]
+__all__ = ["PAGE_POLICY", "FrontDoor"]
 
-LOOPBACK_HOSTS: Final = frozenset({"localhost", "127.0.0.1", "[::1]"})
-PAGE_POLICY: Final = (
+TOOL_POLICY: Final = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
     "form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
 )
+# On pages whose scripts are all our own, text becomes markup in one place alone, which has this name.
+PAGE_POLICY: Final = f"{TOOL_POLICY}; require-trusted-types-for 'script'; trusted-types switchtower"
 SECURITY_HEADERS: Final = (
     (b"x-content-type-options", b"nosniff"),
     (b"referrer-policy", b"no-referrer"),
@@ -35,12 +37,20 @@ SECURITY_HEADERS: Final = (
     (b"cross-origin-opener-policy", b"same-origin"),
     (b"cross-origin-resource-policy", b"same-origin"),
 )
-API_POLICY: Final = (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'")
+_CSP: Final = b"content-security-policy"
+TRANSPORT: Final = (b"strict-transport-security", b"max-age=31536000")
+"""Sent wherever the cookie is one for TLS, which may end in front of this server; browsers do not hear it without."""
+API_POLICY: Final = (_CSP, b"default-src 'none'; frame-ancestors 'none'")
 FAULT: Final = Refused(500, "INTERNAL", "Something failed on our side; it was logged under this request id.")
 NOT_CACHED: Final = (b"cache-control", b"no-store")
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 log = structlog.get_logger("switchtower.http")
+
+
+def _policy(headers: list[tuple[bytes, bytes]]) -> tuple[bytes, bytes]:
+    kind = next((value for name, value in headers if name.lower() == b"content-type"), b"")
+    return (_CSP, PAGE_POLICY.encode()) if kind.startswith(b"text/html") else API_POLICY
 
 
 def _log(scope: Scope, error: Exception) -> None:
@@ -87,7 +97,7 @@ class FrontDoor:
             check_head(scope, self._limits)
             self._check_host(headers)
         except Refused as refused:
-            await self._refuse(refused, scope, receive, self._with_headers(send, request_id))
+            await self._refuse(refused, scope, receive, self._with_headers(send, scope))
             return
         if scope["type"] == "websocket":
             try:
@@ -105,19 +115,17 @@ class FrontDoor:
             await send(message)
 
         try:
-            await self._app(scope, receive, self._with_headers(sending, request_id))
+            await self._app(scope, receive, self._with_headers(sending, scope))
         except Exception as error:
             _log(scope, error)
             if started:
                 raise  # the server cuts the connection: an answer that breaks off must not look complete
-            await self._refuse(FAULT, scope, receive, self._with_headers(send, request_id))
+            await self._refuse(FAULT, scope, receive, self._with_headers(send, scope))
 
     def _check_host(self, headers: Headers) -> None:
         if self._hosts is None:
             return
-        host = headers.get("host", "").lower()
-        name = host if host.endswith("]") else host.rpartition(":")[0] or host
-        if name not in self._hosts:
+        if host_name(headers) not in self._hosts:
             raise Refused(
                 421,
                 "UNKNOWN_HOST",
@@ -136,14 +144,16 @@ class FrontDoor:
         await response(scope, receive, send)
 
     @staticmethod
-    def _with_headers(send: Send, request_id: str) -> Send:
+    def _with_headers(send: Send, scope: Scope) -> Send:
         async def sending(message: Message) -> None:
             if message["type"] == "http.response.start":
                 headers: list[tuple[bytes, bytes]] = list(message.get("headers", ()))
                 names: set[Any] = {name.lower() for name, _ in headers}
                 headers.extend(SECURITY_HEADERS)
-                headers.extend(each for each in (API_POLICY, NOT_CACHED) if each[0] not in names)
-                headers.append((b"x-request-id", request_id.encode()))
+                headers.extend(each for each in (_policy(headers), NOT_CACHED) if each[0] not in names)
+                headers.append((b"x-request-id", scope["state"]["request_id"].encode()))
+                if not is_plain(scope):
+                    headers.append(TRANSPORT)
                 message["headers"] = headers
             await send(message)
 

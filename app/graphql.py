@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import Counter
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from datetime import timedelta
 from functools import lru_cache
 from typing import Any, Final, NamedTuple, cast
@@ -33,7 +33,7 @@ from strawberry.subscriptions import (
 )
 from strawberry.types.execution import ExecutionResult, PreExecutionError, SubscriptionExecutionResult
 
-from app.auth import Gate, Session, bearer
+from app.auth import Gate, Session, bearer, traced
 from app.errors import INTERNAL, UNAVAILABLE, render
 from app.limits import Refused, RequestLimits, media_type, read_body
 from app.strict import MAX_DEPTH, MalformedJson, parse_object
@@ -93,7 +93,7 @@ class GraphQLEndpoint(GraphQL[Any, None]):
         legacy_websocket: bool = False,
         init_timeout: timedelta = INIT_TIMEOUT,
         closing: asyncio.Event | None = None,
-        page: Callable[[], Response] | None = None,
+        page: Callable[[Request], Awaitable[Response]] | None = None,
     ) -> None:
         super().__init__(
             schema,
@@ -162,7 +162,7 @@ class GraphQLEndpoint(GraphQL[Any, None]):
         if request.method not in ("GET", "POST"):
             raise Refused(405, "METHOD_NOT_ALLOWED", "GraphQL is served by GET (queries) and POST.", {"Allow": ALLOWED})
         if self._page and request.method == "GET" and "query" not in request.query_params and _is_browser(request):
-            return self._page()
+            return await self._page(request)
         accepted = negotiate(request.headers.get("accept"))
         caller = await self._admit(request)
         data = await self._request_data(request)
@@ -273,7 +273,8 @@ class GraphQLEndpoint(GraphQL[Any, None]):
         if self.gate is None:
             return None
         try:
-            caller = request.scope["state"]["caller"] = await self.gate.admit(bearer(request))
+            caller = traced(await self.gate.admit(bearer(request)), request)
+            request.scope["state"]["caller"] = caller
         except StoreUnavailable as error:
             raise _unavailable(error) from None
         return caller

@@ -9,13 +9,25 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from starlette.datastructures import Headers
 from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope
 
-__all__ = ["Refused", "RequestLimits", "check_head", "check_length", "media_type", "read_body"]
+__all__ = [
+    "LOOPBACK_HOSTS",
+    "Refused",
+    "RequestLimits",
+    "check_head",
+    "check_length",
+    "host_name",
+    "media_type",
+    "read_body",
+]
+
+LOOPBACK_HOSTS: Final = frozenset({"localhost", "127.0.0.1", "[::1]"})
+"""The names under which a server on the same machine is addressed."""
 
 
 class Refused(Exception):
@@ -59,6 +71,12 @@ def check_head(scope: Scope, limits: RequestLimits) -> None:
             f"At most {limits.header_count} headers of {limits.header_bytes:,} bytes together are read.",
             {"Connection": "close"},
         )
+
+
+def host_name(headers: Headers) -> str:
+    """The name under which a request addresses the server, in lower case and without the port."""
+    host = headers.get("host", "").lower()
+    return host if host.endswith("]") else host.rpartition(":")[0] or host
 
 
 def media_type(headers: Headers) -> tuple[str, dict[str, str]]:

@@ -4,45 +4,50 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
+from functools import partial
 from importlib.metadata import version
-from pathlib import Path
 
 import orjson
 from fastapi import FastAPI
 from graphql import lexicographic_sort_schema, print_schema
 from starlette.exceptions import HTTPException
 from starlette.requests import HTTPConnection, Request
-from starlette.responses import FileResponse, Response
-from starlette.routing import Mount, Route, WebSocketRoute
-from starlette.staticfiles import StaticFiles
+from starlette.responses import Response
+from starlette.routing import Route, WebSocketRoute
 
 from app.auth import Gate, bearer
+from app.dashboard.assets import Assets
+from app.dashboard.playground import Tools
 from app.errors import RenderErrors
 from app.export import Export
-from app.front_door import LOOPBACK_HOSTS, PAGE_POLICY, FrontDoor
+from app.front_door import FrontDoor
 from app.graphql import GraphQLEndpoint, refusal_response
-from app.limits import Refused
+from app.limits import LOOPBACK_HOSTS, Refused
 from app.probes import Probes
 from app.prometheus import Metrics
 from app.rest import DIALECTS
-from app.rest.dialect import DialectApp
+from app.rest.dialect import Dialect
 from app.rest.dispatcher import Dialects, Dispatcher
-from app.rest.openapi import combined
+from app.rest.openapi import combined, document
+from app.rest.serving import DialectApp
+from app.rest.streams import EventStreams
 from app.settings import ServerSettings
 from schema.build import build_schema
 from schema.context import Context
 from schema.limits import DocumentLimits, Documents
 from switchtower.access import Scope
-from switchtower.callers import Caller
+from switchtower.callers import EVERYTHING, Caller
+from switchtower.courier import Courier
 from switchtower.engine import Engine
 from switchtower.errors import ConfigurationError, Forbidden, StoreUnavailable
 from switchtower.maintenance import Maintenance
 
 __all__ = ["check_bind", "create_app"]
 
-PAGES = Path(__file__).parent / "pages"
-STOP_SECONDS = 5.0
+OWN = ("/graphql", "/schema.graphql", "/docs", "/export", "/livez", "/readyz", "/metrics/prometheus", "/assets")
+"""The addresses that are no dialect's; AsyncMQ's pages have all that nobody else has."""
+STOP_SECONDS = 15.0
 NOBODY = Caller("", source="graphql", scopes=frozenset())
 """A WebSocket before it said whose it is."""
 
@@ -61,8 +66,14 @@ def create_app(settings: ServerSettings | None = None, *, engine: Engine | None 
         suggestions=settings.suggestions,
     )
     closing = asyncio.Event()
+    assets = Assets()
+    tools = Tools(assets)
     probes, metrics = Probes(closing), Metrics()
-    gate = Gate(connections=settings.max_key_connections, subscriptions=settings.max_key_subscriptions)
+    gate = Gate(
+        connections=settings.max_key_connections,
+        subscriptions=settings.max_key_subscriptions,
+        queues=frozenset(settings.queues) or None,
+    )
     gate.engine = engine
 
     def context(connection: HTTPConnection) -> Context:
@@ -85,10 +96,11 @@ def create_app(settings: ServerSettings | None = None, *, engine: Engine | None 
         allowed_origins=settings.allowed_origins,
         legacy_websocket=settings.legacy_ws,
         closing=closing,
-        page=(lambda: _page("playground.html")) if settings.playground else None,
+        page=tools.playground if settings.playground else None,
     )
 
     export = Export(schema, context=context, gate=gate, closing=closing)
+    streams = EventStreams(gate, closing)
     dialects = Dialects(
         [
             DialectApp(
@@ -96,10 +108,14 @@ def create_app(settings: ServerSettings | None = None, *, engine: Engine | None 
                 gate=gate,
                 context=context,
                 limits=settings.request_limits,
+                streams=streams,
                 allowed_origins=settings.allowed_origins,
+                description=partial(_described, dialect) if settings.introspection else None,
             )
             for dialect in DIALECTS
-        ]
+        ],
+        bases={"conveyor": settings.conveyor_base},
+        others=OWN,
     )
 
     @asynccontextmanager
@@ -110,7 +126,7 @@ def create_app(settings: ServerSettings | None = None, *, engine: Engine | None 
             await connected.hub().start()
             app.state.engine = probes.engine = metrics.engine = gate.engine = connected
             await check_bind(settings, connected)
-            async with _background(connected, metrics, gate, maintenance=settings.maintenance):
+            async with _background(connected, metrics, gate, settings):
                 yield
         finally:
             closing.set()
@@ -118,8 +134,10 @@ def create_app(settings: ServerSettings | None = None, *, engine: Engine | None 
 
     async def scrape(request: Request) -> Response:
         caller = await gate.admit(bearer(request))
-        if caller.org is not None or Scope.READ not in caller.scopes:
-            raise Refused(403, Forbidden.code, "Metrics are of all tenants: use an operator's key with the scope read.")
+        if caller.reach != EVERYTHING or Scope.READ not in caller.scopes:
+            raise Refused(
+                403, Forbidden.code, "Metrics are of all tenants and queues: use an operator's key with the scope read."
+            )
         return await metrics.scrape(request)
 
     async def sdl(request: Request) -> Response:
@@ -132,9 +150,6 @@ def create_app(settings: ServerSettings | None = None, *, engine: Engine | None 
             raise HTTPException(404)
         return Response(described, media_type="application/json")
 
-    async def index(request: Request) -> Response:
-        return _page("index.html")
-
     described = orjson.dumps(combined(DIALECTS, version=version("switchtower")))
     printed = print_schema(lexicographic_sort_schema(schema._schema)) + "\n"
     app = FastAPI(
@@ -143,16 +158,16 @@ def create_app(settings: ServerSettings | None = None, *, engine: Engine | None 
         lifespan=lifespan,
         redirect_slashes=False,
         routes=[
-            Route("/", index),
             Route("/graphql", endpoint),
             WebSocketRoute("/graphql", endpoint),
             Route("/schema.graphql", sdl),
+            *([Route("/docs", tools.docs)] if settings.playground and settings.introspection else []),
             Route("/docs/openapi.json", openapi),
             Route("/export/jobs.ndjson", export, methods=["GET"]),
             Route("/livez", probes.live),
             Route("/readyz", probes.ready),
             Route("/metrics/prometheus", scrape),
-            Mount("/assets", StaticFiles(directory=PAGES / "assets")),
+            assets.route(),
         ],
         exception_handlers={HTTPException: _refused, Refused: _turned_away, StoreUnavailable: _no_store},
     )
@@ -163,22 +178,28 @@ def create_app(settings: ServerSettings | None = None, *, engine: Engine | None 
 
 
 @asynccontextmanager
-async def _background(engine: Engine, metrics: Metrics, gate: Gate, *, maintenance: bool) -> AsyncIterator[None]:
-    """Runs maintenance and the counting of events; maintenance is asked to stop, and waited for."""
+async def _background(engine: Engine, metrics: Metrics, gate: Gate, settings: ServerSettings) -> AsyncIterator[None]:
+    """Runs maintenance, the courier and the counting of events; the first two are asked to stop, and waited for."""
     stop = asyncio.Event()
     counting = asyncio.create_task(metrics.count(engine), name="metrics")
     watching = asyncio.create_task(gate.watch(), name="keys")
-    keeping = asyncio.create_task(Maintenance(engine).run(stop), name="maintenance") if maintenance else None
+    elected = []
+    if settings.maintenance:
+        elected = [
+            asyncio.create_task(duty.run(stop))
+            for duty in (Maintenance(engine), Courier(engine, settings.courier_options))
+        ]
     try:
         yield
     finally:
         stop.set()
         counting.cancel()
         watching.cancel()
-        if keeping is not None:
-            with suppress(TimeoutError):
-                await asyncio.wait_for(keeping, STOP_SECONDS)
-        await asyncio.gather(counting, watching, return_exceptions=True)
+        if elected:
+            _, late = await asyncio.wait(elected, timeout=STOP_SECONDS)
+            for task in late:
+                task.cancel()
+        await asyncio.gather(counting, watching, *elected, return_exceptions=True)
 
 
 def _hosts(settings: ServerSettings) -> frozenset[str] | None:
@@ -188,9 +209,8 @@ def _hosts(settings: ServerSettings) -> frozenset[str] | None:
     return frozenset(settings.allowed_hosts) or None
 
 
-def _page(name: str) -> Response:
-    headers = {"Content-Security-Policy": PAGE_POLICY, "Cache-Control": "no-cache"}
-    return FileResponse(PAGES / name, headers=headers, media_type="text/html; charset=utf-8")
+def _described(dialect: Dialect, base: str) -> bytes:
+    return orjson.dumps(document(dialect, version=version("switchtower"), base=base))
 
 
 async def check_bind(settings: ServerSettings, engine: Engine) -> None:

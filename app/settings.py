@@ -15,14 +15,14 @@ from pydantic_settings import (
 
 from app.limits import RequestLimits
 from schema.limits import Limits
-from switchtower.engine import Retention
+from switchtower.maintenance_settings import MaintenanceSettings
 
 __all__ = ["ServerSettings"]
 
 MEBIBYTE = 1024 * 1024
 
 
-class ServerSettings(BaseSettings):
+class ServerSettings(MaintenanceSettings):
     """What a server needs to know. Sizes are bytes; every limit is on by default."""
 
     model_config = SettingsConfigDict(env_prefix="SWITCHTOWER_", toml_file="switchtower.toml", extra="ignore")
@@ -45,10 +45,12 @@ class ServerSettings(BaseSettings):
     allowed_origins: Annotated[tuple[str, ...], NoDecode] = Field(
         default=(), description="Origins, besides the server's own, whose pages may open WebSockets; comma-separated."
     )
+    queues: Annotated[tuple[str, ...], NoDecode] = Field(
+        default=(), description="The only queues that this server shows to anybody, comma-separated; none: all."
+    )
     search_paths: Annotated[tuple[str, ...], NoDecode] = Field(
         default=(), description="Payload paths, such as user.id, that searches find by an index; comma-separated."
     )
-    audit_days: int = Field(default=90, ge=1, le=3_650, description="How long entries of the audit trail are kept.")
     payload_limit_bytes: int = Field(
         default=MEBIBYTE, ge=1024, le=8 * MEBIBYTE, description="The size of a job's payload."
     )
@@ -79,9 +81,16 @@ class ServerSettings(BaseSettings):
     playground: bool = Field(default=True, description="Serve the page for trying out operations at /graphql.")
     legacy_ws: bool = Field(default=False, description="Also speak the legacy graphql-ws protocol.")
     read_only: bool = Field(default=False, description="Refuse every mutation.")
-    maintenance: bool = Field(default=True, description="Take part in maintenance (staging, rescuing, counting).")
+    conveyor_base_path: str = Field(
+        default="/",
+        pattern=r"^/([A-Za-z0-9._~-]+(/[A-Za-z0-9._~-]+)*/?)?$",
+        description="The path in front of Conveyor's routes at the root of the server, such as /admin.",
+    )
+    maintenance: bool = Field(
+        default=True, description="Take part in maintenance (staging, rescuing, counting) and in delivering webhooks."
+    )
 
-    @field_validator("allowed_hosts", "allowed_origins", "search_paths", mode="before")
+    @field_validator("allowed_hosts", "allowed_origins", "queues", "search_paths", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
         return tuple(name.strip() for name in value.split(",") if name.strip()) if isinstance(value, str) else value
@@ -116,6 +125,11 @@ class ServerSettings(BaseSettings):
             return self.host == "localhost"
 
     @property
+    def conveyor_base(self) -> str:
+        """The path in front of Conveyor's routes, without a slash at its end."""
+        return self.conveyor_base_path.rstrip("/")
+
+    @property
     def engine_options(self) -> dict[str, Any]:
         """How to connect the server's engine, its address excepted."""
         return {
@@ -123,8 +137,8 @@ class ServerSettings(BaseSettings):
             "driver": self.driver,
             "role": "server",
             "payload_limit": self.payload_limit_bytes,
-            "retention": Retention(audit_seconds=self.audit_days * 24 * 3600),
             "search_paths": self.search_paths,
+            **self.keeping_options,
         }
 
     @property

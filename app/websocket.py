@@ -23,6 +23,7 @@ from strawberry.subscriptions.protocols.graphql_ws.handlers import BaseGraphQLWS
 
 from app.auth import Gate, Session, bearer
 from app.limits import Refused
+from app.sessions import session_of_socket
 from app.strict import MalformedJson, parse_object
 from switchtower.errors import StoreUnavailable
 
@@ -105,7 +106,7 @@ class Admission:
         if gate is None or "session" in scope["state"]:
             return True
         try:
-            caller = await gate.admit(bearer(self.websocket.ws, payload))
+            caller = await gate.admit(bearer(self.websocket.ws, payload) or session_of_socket(self.websocket.ws))
             session = gate.open(caller, self.operations_running)
         except Refused as refused:
             await self.websocket.close(UNAUTHORIZED if refused.status == 401 else TOO_MANY, refused.message)

@@ -202,8 +202,18 @@ def _row(job: Job) -> dict[str, Any]:
     }
 
 
-async def call(app: Any, method: str, path: str, *, query: bytes = b"", body: bytes = b"") -> dict[str, Any]:
+async def call(
+    app: Any,
+    method: str,
+    path: str,
+    *,
+    query: bytes = b"",
+    body: bytes = b"",
+    accept: bytes = b"application/json",
+    key: str | None = None,
+) -> dict[str, Any]:
     """One request to an ASGI application; raises RuntimeError for any answer but 200."""
+    keys = [] if key is None else [(b"authorization", f"Bearer {key}".encode())]
     scope = {
         "type": "http",
         "asgi": {"version": "3.0", "spec_version": "2.3"},
@@ -217,8 +227,9 @@ async def call(app: Any, method: str, path: str, *, query: bytes = b"", body: by
         "headers": [
             (b"host", b"127.0.0.1:8420"),
             (b"content-type", b"application/json"),
-            (b"accept", b"application/json"),
+            (b"accept", accept),
             (b"content-length", str(len(body)).encode()),
+            *keys,
         ],
         "client": ("127.0.0.1", 1),
         "server": ("127.0.0.1", 8420),

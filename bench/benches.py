@@ -17,6 +17,7 @@ from bench.dialects import READS, Dialects
 from bench.enqueuing import enqueue_rates
 from bench.fan_in import fan_in_cost
 from bench.figures import Figure, interleaved, percentile, versus
+from bench.limiting import limited_cost
 from bench.peers import AGENDA, ASYNCMQ, BULLMQ, Missing, Peers
 from bench.resting import memory
 from bench.watching import bare_rate, fan_out_rate, hub_rate, recorded
@@ -69,7 +70,7 @@ async def worker(run: Run) -> list[Figure]:
     for _ in range(run.rounds):
         ten.append(await running.drain(run.url, jobs, concurrency=10))
         raw.append(await running.raw_pipeline(run.url, fewer))
-        fifty.append(await running.drain(run.url, fewer, concurrency=50))
+        fifty.append(await running.drain(run.url, jobs, concurrency=50))
         for peer, answers in asked.items():
             if not missing.get(peer):
                 missing[peer] = await _peer(run, answers, peer, "run", count=counts[peer], seconds=8)
@@ -288,6 +289,15 @@ async def fan_in(run: Run) -> list[Figure]:
     return [versus(found, "10", "1", bench="fan_in", unit="µs/child", name=name, at_most=2.0)]
 
 
+async def limits(run: Run) -> list[Figure]:
+    """What a claim costs past a hundred thousand jobs that their limit holds back, beside a thousand of them."""
+    some, claims = run.count(1_000, least=20), run.count(100, least=4)
+    measures = {factor: partial(limited_cost, run.url, some * int(factor), claims=claims) for factor in ("1", "100")}
+    found = await interleaved(measures, rounds=run.rounds)
+    name = f"claim past {some * 100:,} jobs behind a limit ÷ {some:,}"
+    return [versus(found, "100", "1", bench="limits", unit="µs", name=name, at_most=1.2)]
+
+
 BENCHES: dict[str, Bench] = {
     "worker": worker,
     "enqueue": enqueue,
@@ -298,4 +308,5 @@ BENCHES: dict[str, Bench] = {
     "memory": rest,
     "flat": flat,
     "fan_in": fan_in,
+    "limits": limits,
 }

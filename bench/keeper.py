@@ -8,6 +8,7 @@ import signal
 
 from bench.waiting import until
 from switchtower.engine import Engine
+from switchtower.garbage import relax
 from switchtower.maintenance import Maintenance
 
 
@@ -26,4 +27,5 @@ async def main() -> None:
 
 
 if __name__ == "__main__":
+    relax()
     asyncio.run(main())

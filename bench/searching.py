@@ -8,7 +8,9 @@ import random
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from switchtower import embedded
 from switchtower.callers import Caller
@@ -33,8 +35,9 @@ SEARCHES: list[tuple[str, str, SearchType, str | None]] = [
 ]
 
 
-async def fill(store: Store, jobs: int) -> str:
-    """Jobs of ten shops, one in a thousand in the queue `rare`; returns an id of the middle."""
+async def fill(store: Store, jobs: int, change: Callable[[int, dict[str, Any]], None] | None = None) -> str:
+    """Jobs of ten shops, one in a thousand in the queue `rare`; returns an id of the middle. `change` is called with
+    the number and the document of each before it is inserted."""
     middle = ""
     draw = random.Random(7)
     for start in range(0, jobs, 5_000):
@@ -47,7 +50,10 @@ async def fill(store: Store, jobs: int) -> str:
             new = NewJob(name="ship", queue="rare" if i % 1_000 == 0 else "orders", payload=payload)
             id = new_id(JOB)
             middle = id if i == jobs // 2 else middle
-            documents.append(job_document(new, id=id, org="", app="", actor="b", now_ms=_now(), pending=[]))
+            document = job_document(new, id=id, org="", app="", actor="b", now_ms=_now(), pending=[])
+            if change is not None:
+                change(i, document)
+            documents.append(document)
         await store.jobs.insert_many(documents, ordered=False)
     return middle
 

@@ -26,6 +26,7 @@ from schema.scalars import SCALARS
 from schema.search import SearchQuery
 from schema.selection import Info, heavy
 from schema.stats import StatsQuery
+from schema.webhooks import WebhookMutation, WebhookQuery
 from schema.workers import Worker, WorkerQuery, WorkerSubscription
 from schema.workflows import WorkflowMutation, WorkflowQuery, WorkflowRun, WorkflowSubscription
 
@@ -47,6 +48,7 @@ class Query(
     SearchQuery,
     WorkflowQuery,
     KeyQuery,
+    WebhookQuery,
 ):
     """The queries of every noun."""
 
@@ -66,6 +68,7 @@ class Mutation(
     FlowMutation,
     WorkflowMutation,
     KeyMutation,
+    WebhookMutation,
 ):
     """The mutations of every noun."""
 

@@ -29,6 +29,9 @@ class BulkOperation:
     matched: int = strawberry.field(
         description="How many matching jobs it has met so far; of a dry run, how many match."
     )
+    expected: int | None = strawberry.field(
+        description="How many matched when it began; null until they are counted, and where they are too many."
+    )
     exact: bool = strawberry.field(description="False for a dry run that stopped counting at a bound.")
     changed: int = strawberry.field(description="How many were changed so far.")
     failed: int = strawberry.field(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from switchtower.callers import Caller
@@ -29,3 +29,8 @@ class Context:
     max_page: int = MAX_PAGE
     read_only: bool = False
     memo: dict[object, Any] = field(default_factory=dict)
+
+    def within(self, queue: str) -> Context:
+        """The same request, for which there is this queue alone. Raises NotFound where there is not even this one."""
+        self.caller.check_queue(queue)
+        return replace(self, caller=replace(self.caller, queues=frozenset({queue})), memo={})

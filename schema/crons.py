@@ -121,6 +121,7 @@ class CronJob:
     group: str | None = strawberry.field(description="Its group.")
     unique_key: str | None = strawberry.field(description="A slot makes no job while an open job holds this key.")
     tags: list[str] = strawberry.field(description="Its tags.")
+    webhook: bool = strawberry.field(description="Whether it is delivered to a webhook instead of run by a worker.")
 
 
 @strawberry.type(description="A schedule, and the job that each of its slots makes: one, however many schedulers run.")
@@ -185,6 +186,9 @@ class CronJobInput:
     )
     remove_on_complete: bool | None = strawberry.field(default=None, description="Removes each when it completes.")
     remove_on_fail: bool | None = strawberry.field(default=None, description="Removes each when it fails.")
+    webhook: bool | None = strawberry.field(
+        default=None, description="Delivers each to the webhook of your key or project instead of a worker."
+    )
 
     def record(self) -> job_records.NewJob:
         """As the engine knows it. Raises InvalidInput."""
@@ -207,6 +211,7 @@ _JOB_FIELDS = (
     "unique_key",
     "remove_on_complete",
     "remove_on_fail",
+    "webhook",
 )
 _PLAIN = ("name", "starts_at", "ends_at", "limit", "overlap", "catch_up", "jitter_ms", "enabled")
 
@@ -322,7 +327,7 @@ class CronEvent:
 CronStreamItem = Annotated[
     CronEvent | StreamGap, strawberry.union("CronStreamItem", description="What `cronEvents` delivers.")
 ]
-CreateCronResult = result("CreateCronResult", Cron, Conflict)
+CreateCronResult = result("CreateCronResult", Cron, NotFound, Conflict)
 UpdateCronResult = result("UpdateCronResult", Cron, NotFound, Conflict)
 EnableCronResult = result("EnableCronResult", Cron, NotFound, Conflict)
 DisableCronResult = result("DisableCronResult", Cron, NotFound, Conflict)

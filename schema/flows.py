@@ -118,7 +118,7 @@ class EnqueueFlowInput:
     )
 
 
-EnqueueFlowResult = result("EnqueueFlowResult", Flow, Conflict)
+EnqueueFlowResult = result("EnqueueFlowResult", Flow, NotFound, Conflict)
 CancelFlowResult = result("CancelFlowResult", BulkOperation, NotFound, InvalidTransition)
 RetryFlowResult = result("RetryFlowResult", Flow, NotFound, InvalidTransition, Conflict)
 

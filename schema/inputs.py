@@ -154,7 +154,13 @@ class EnqueueJobInput:
     max_attempts: int | None = strawberry.field(
         default=None, description="How often it may start before it fails, crashes included; 4 where not given."
     )
-    backoff: BackoffInput | None = strawberry.field(default=None, description="How long it waits between attempts.")
+    backoff: BackoffInput | None = strawberry.field(
+        default=None,
+        description=(
+            "How long it waits between attempts; where not given exponentially with jitter, from a second to a minute, "
+            "and a webhook 30 seconds, 2 and 5 minutes."
+        ),
+    )
     timeout_ms: int | None = strawberry.field(
         default=None, description="How long one attempt may run, in milliseconds."
     )
@@ -187,7 +193,8 @@ class EnqueueJobInput:
     remove_on_complete: bool | None = strawberry.field(default=None, description="Removes it when it completes.")
     remove_on_fail: bool | None = strawberry.field(default=None, description="Removes it when it fails.")
     webhook: bool | None = strawberry.field(
-        default=None, description="Delivered to a webhook instead of a worker; not available yet."
+        default=None,
+        description="Delivered to the webhook of your key or project instead of a worker: see `setWebhook`.",
     )
     job_id: strawberry.ID | None = strawberry.field(
         default=None, description="Your own id for it, unique per queue: an equal enqueue answers with the same job."

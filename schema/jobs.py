@@ -13,6 +13,7 @@ from schema.resolvers import jobs as resolvers
 from schema.resolvers.bounds import Listing, window
 from schema.scalars import JSON, int32
 from schema.selection import Info, heavy
+from schema.webhooks import Delivery
 from switchtower import jobs as records
 from switchtower.deduplication import DeduplicationMode
 from switchtower.engine import Blockage as BlockageRecord
@@ -131,6 +132,7 @@ class Attempt:
         description="How it ended, such as `completed` or `failed`; `running` while it runs."
     )
     error: JobError | None = strawberry.field(description="Its failure, where it failed.")
+    delivery: Delivery | None = strawberry.field(description="What the webhook answered, where it was delivered.")
 
 
 @strawberry.type(description="One transition in a job's history.")
@@ -271,7 +273,20 @@ class Job(Node):
     )
     lifo: bool = strawberry.field(description="Whether it goes before the jobs of its priority.")
     backoff: Backoff = strawberry.field(description="How long it waits between attempts.")
+    traceparent: str | None = strawberry.field(
+        description=(
+            "The trace that it belongs to, as W3C Trace Context writes it: that of the `traceparent` header of the "
+            "request that enqueued it."
+        )
+    )
     run_at: datetime = strawberry.field(description="When it is due.")
+    scheduled_for: datetime | None = strawberry.field(
+        description="The later time that it was asked to run at; null where that was at once."
+    )
+    webhook: bool = strawberry.field(description="Whether it is delivered to a webhook instead of run by a worker.")
+    webhook_key: strawberry.ID | None = strawberry.field(
+        description="The key whose webhook it goes to; where that has none, or this is null, to its project's."
+    )
     created_at: datetime = strawberry.field(description="When it was enqueued.")
     updated_at: datetime = strawberry.field(description="When it last changed.")
     started_at: datetime | None = strawberry.field(description="When its last attempt started.")

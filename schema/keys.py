@@ -47,6 +47,10 @@ class RateLimit:
     per_ms: int = strawberry.field(description="The interval in milliseconds.")
 
 
+def _queues(root: strawberry.Parent[records.ApiKey]) -> list[str] | None:
+    return None if root.queues is None else sorted(root.queues)
+
+
 # No Node: whatever has an id that `node` answers for can be looked up with the scope READ.
 @strawberry.type(description="An API key, without its secret, which nobody can read again.")
 class ApiKey:
@@ -59,8 +63,11 @@ class ApiKey:
     org: str | None = strawberry.field(description="The tenant that it sees; null for an operator's.")
     app: str | None = resolved(resolver=_app, description="The application that its jobs are marked with.")
     queue: str | None = strawberry.field(description="Where jobs go that are enqueued with it and name no queue.")
+    queues: list[str] | None = resolved(
+        resolver=_queues, description="The only queues that exist for it; null: all do."
+    )
     webhook_url: str | None = strawberry.field(
-        description="A default address for its holder to read; nothing is sent there."
+        description="Where jobs go that are enqueued with it as webhooks; null where nobody has said so."
     )
     rate: RateLimit | None = strawberry.field(description="How many requests it may send; null for any number.")
     created_at: datetime = strawberry.field(description="When it was created.")
@@ -80,6 +87,9 @@ class CreatedApiKey:
 
     key: ApiKey = strawberry.field(description="The key.")
     secret: str = strawberry.field(description="Its whole text; send it as `Authorization: Bearer …`.")
+    webhook_secret: str | None = strawberry.field(
+        description="What deliveries to its webhook are signed with; null where it has no webhook."
+    )
 
     @classmethod
     def is_type_of(cls, obj: object, info: object) -> bool:
@@ -107,6 +117,9 @@ class TenantLimits:
     jobs: JobLimit = resolved(
         resolver=_jobs, graphql_type=JobLimit, description="What its jobs may run, in all queues together."
     )
+    max_retries: int | None = strawberry.field(
+        description="How often a delivery of the Dispatched dialect is repeated at most; null for three times."
+    )
 
     @classmethod
     def is_type_of(cls, obj: object, info: object) -> bool:
@@ -130,6 +143,10 @@ class Usage:
     )
 
 
+def _seen(root: strawberry.Parent[resolvers.Viewer]) -> list[str] | None:
+    return None if root.caller.queues is None else sorted(root.caller.queues)
+
+
 def _actor(root: strawberry.Parent[resolvers.Viewer]) -> str:
     return root.caller.actor
 
@@ -148,6 +165,7 @@ class Viewer:
 
     actor: str = resolved(resolver=_actor, description="As whom you are written down on what you change.")
     org: str | None = resolved(resolver=_org, description="The tenant that you see; null when you see all.")
+    queues: list[str] | None = resolved(resolver=_seen, description="The only queues that exist for you; null: all.")
     scopes: list[records.Scope] = resolved(resolver=_grants, description="What you may do, included scopes too.")
     key: ApiKey | None = strawberry.field(description="The key that you came with.")
     limits: TenantLimits | None = strawberry.field(description="What your tenant may use; null for an operator.")
@@ -178,7 +196,13 @@ class CreateApiKeyInput:
     app: str | None = strawberry.field(default=None, description="The application that its jobs are marked with.")
     env: str | None = strawberry.field(default=None, description="The environment that its text names; `live`.")
     queue: str | None = strawberry.field(default=None, description="Where its jobs go that name no queue.")
-    webhook_url: str | None = strawberry.field(default=None, description="A default address for its holder to read.")
+    queues: list[str] | None = strawberry.field(
+        default=None,
+        description="The only queues that exist for it: every other one is unknown to it; all, unless given.",
+    )
+    webhook_url: str | None = strawberry.field(
+        default=None, description="Where its jobs go that are webhooks; see `setWebhook`."
+    )
     rate: RateLimitInput | None = strawberry.field(default=None, description="How many requests it may send.")
     expires_in_ms: float | None = strawberry.field(
         default=None, description="When it ends by itself, in milliseconds from now, up to ten years."
@@ -186,7 +210,7 @@ class CreateApiKeyInput:
 
     def record(self) -> records.NewApiKey:
         """As the engine knows it."""
-        chosen = given(self, "org", "app", "env", "queue", "webhook_url")
+        chosen = given(self, "org", "app", "env", "queue", "queues", "webhook_url")
         if self.expires_in_ms is not None:
             chosen["expires_in_ms"] = int(self.expires_in_ms)
         if self.rate is not None:
@@ -206,11 +230,16 @@ class TenantLimitsInput:
     jobs: JobLimitInput | None = strawberry.field(
         default=None, description="What its jobs may run, in all queues together."
     )
+    max_retries: int | None = strawberry.field(
+        default=None,
+        description="How often a delivery of the Dispatched dialect is repeated at most, 0 to 3; 3 where not given.",
+    )
 
     def record(self) -> records.TenantLimits:
         """As the engine knows it."""
         rate = self.rate.record() if self.rate else None
-        return records.TenantLimits(self.org, self.jobs_per_month, rate, self.jobs.record() if self.jobs else UNLIMITED)
+        jobs = self.jobs.record() if self.jobs else UNLIMITED
+        return records.TenantLimits(self.org, self.jobs_per_month, rate, jobs, self.max_retries)
 
 
 CreateApiKeyResult = result("CreateApiKeyResult", CreatedApiKey)

@@ -52,13 +52,13 @@ def _p99(root: strawberry.Parent[records.MetricBucket]) -> float | None:
     return root.percentile_ms(0.99)
 
 
-@strawberry.type(description="What happened to the jobs of a queue within one bucket of time.")
+@strawberry.type(description="What happened to the jobs of a queue, or of all, within one bucket of time.")
 class MetricBucket:
     """`switchtower.metrics.MetricBucket`."""
 
     at: datetime = strawberry.field(description="When the bucket begins.")
     granularity: records.Granularity = strawberry.field(description="How much time it covers.")
-    queue: str = strawberry.field(description="The queue.")
+    queue: str = strawberry.field(description="The queue; empty for all together.")
     name: str | None = strawberry.field(name="jobName", description="The jobs' name; null for all together.")
     enqueued: int = strawberry.field(description="How many were enqueued.")
     completed: int = strawberry.field(description="How many completed.")
@@ -113,12 +113,15 @@ class MetricQuery:
 
     @query(
         graphql_type=list[MetricBucket],
-        description="The buckets of a queue, oldest first, the last hour by default; times without jobs are left out.",
+        description="The buckets of a queue, or of all together, oldest first, the last hour by default; times without"
+        " jobs are left out.",
     )
     async def metrics(
         self,
         info: Info,
-        queue: Annotated[str, QUEUE],
+        queue: Annotated[
+            str | None, strawberry.argument(description="The queue's name; all together without one.")
+        ] = None,
         name: Annotated[str | None, strawberry.argument(description="Only jobs of this name.")] = None,
         by_name: Annotated[bool, strawberry.argument(description="One bucket for each name.")] = False,
         granularity: Annotated[

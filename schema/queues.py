@@ -228,9 +228,9 @@ QueueStreamItem = Annotated[
     QueueEvent | StreamGap, strawberry.union("QueueStreamItem", description="What `queueEvents` delivers.")
 ]
 
-PauseQueueResult = result("PauseQueueResult", Queue)
-ResumeQueueResult = result("ResumeQueueResult", Queue)
-SetQueueLimitsResult = result("SetQueueLimitsResult", Queue)
+PauseQueueResult = result("PauseQueueResult", Queue, NotFound)
+ResumeQueueResult = result("ResumeQueueResult", Queue, NotFound)
+SetQueueLimitsResult = result("SetQueueLimitsResult", Queue, NotFound)
 DrainQueueResult = result("DrainQueueResult", RemovedJobs, NotFound)
 CleanQueueResult = result("CleanQueueResult", RemovedJobs, NotFound)
 ObliterateQueueResult = result("ObliterateQueueResult", RemovedJobs, NotFound, Conflict)

@@ -247,7 +247,7 @@ class PublishEventInput:
     )
 
 
-StartWorkflowResult = result("StartWorkflowResult", WorkflowRun, Conflict)
+StartWorkflowResult = result("StartWorkflowResult", WorkflowRun, NotFound, Conflict)
 PublishEventResult = result("PublishEventResult", PublishedEvent)
 CancelWorkflowRunResult = result("CancelWorkflowRunResult", WorkflowRun, NotFound, InvalidTransition)
 ReplayWorkflowRunResult = result("ReplayWorkflowRunResult", WorkflowRun, NotFound, InvalidTransition, Conflict)

@@ -12,7 +12,7 @@ import re
 import secrets
 import zlib
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import date, datetime
 from enum import StrEnum
 
@@ -20,6 +20,7 @@ from switchtower.errors import InvalidInput
 from switchtower.ids import API_KEY
 from switchtower.limits import UNLIMITED, Limit
 from switchtower.payloads import check_text
+from switchtower.webhooks import check_url
 
 __all__ = [
     "EVERY_SCOPE",
@@ -31,7 +32,9 @@ __all__ = [
     "TenantLimits",
     "Usage",
     "digest_of",
+    "is_session",
     "mint",
+    "mint_session",
     "well_formed",
 ]
 
@@ -40,9 +43,15 @@ SECRET_BYTES = 32
 SECRET_LENGTH = 43
 CHECKSUM_LENGTH = 6
 MAX_NAME = 256
+MAX_QUEUES = 100
 DAY_MS = 24 * 3600 * 1000
+MAX_RETRIES = 3
+"""How often a delivery of Dispatched is repeated, where the tenant's limit says no less."""
+
+SESSION = "sws_"
 
 _ENV = re.compile(r"[a-z0-9]{1,16}")
+_SESSION = re.compile(rf"{SESSION}[0-9A-Za-z]{{43}}")
 _TEXT = re.compile(r"swt_[a-z0-9]{1,16}_[0-9a-hjkmnp-tv-z]{26}_[0-9A-Za-z]{43}_[0-9A-Za-z]{6}")
 
 
@@ -81,7 +90,11 @@ class RateLimit:
 
 @dataclass(frozen=True, slots=True)
 class ApiKey:
-    """A key as it can be shown: everything but its secret. `org` None is an operator's key, which sees all tenants."""
+    """A key as it can be shown: everything but its secret. `org` None is an operator's key, which sees all tenants;
+    `queues` are the only ones that exist for it, None for all.
+
+    `dev` marks one that `switchtower dev` made: it opens what asks for a key always, and by itself asks nobody for one.
+    """
 
     id: str
     name: str
@@ -92,10 +105,12 @@ class ApiKey:
     org: str | None = None
     app: str = ""
     queue: str | None = None
+    queues: frozenset[str] | None = None
     webhook_url: str | None = None
     rate: RateLimit | None = None
     expires_at: datetime | None = None
     revoked_at: datetime | None = None
+    dev: bool = False
 
     @property
     def grants(self) -> frozenset[Scope]:
@@ -109,15 +124,17 @@ class ApiKey:
 
 @dataclass(frozen=True, slots=True)
 class CreatedKey:
-    """A new key and its text, which nobody can read again."""
+    """A new key and its text, and that of its webhook's secret where it has a webhook; nobody can read them again."""
 
     key: ApiKey
-    secret: str
+    secret: str = field(repr=False)
+    webhook_secret: str | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NewApiKey:
-    """A key to create. `queue` is where its jobs go that name none; `webhook_url` is for its holder to read."""
+    """A key to create. `queue` is where its jobs go that name none, `queues` are the only ones that exist for it
+    (None: all do); `webhook_url` is where those of its jobs are delivered that are webhooks."""
 
     name: str
     scopes: Collection[Scope]
@@ -125,15 +142,17 @@ class NewApiKey:
     app: str = ""
     env: str = "live"
     queue: str | None = None
+    queues: Collection[str] | None = None
     webhook_url: str | None = None
     rate: RateLimit | None = None
     expires_in_ms: int | None = None
+    dev: bool = False
 
     def check(self) -> None:
         """Raises InvalidInput, naming the field."""
-        for field, text in (("name", self.name), ("org", self.org), ("queue", self.queue)):
+        for name, text in (("name", self.name), ("org", self.org), ("queue", self.queue)):
             if text is not None:
-                check_text(field, text, limit=MAX_NAME)
+                check_text(name, text, limit=MAX_NAME)
         check_text("app", self.app, limit=MAX_NAME, empty=True)
         if not self.scopes:
             raise InvalidInput("scopes", "name at least one; a key without any opens nothing.")
@@ -141,10 +160,15 @@ class NewApiKey:
             raise InvalidInput("env", "takes 1 to 16 small letters and digits, such as live or test.")
         if self.queue is not None and "/" in self.queue:
             raise InvalidInput("queue", "must not contain '/'.")
+        if self.queues is not None:
+            if not 1 <= len(self.queues) <= MAX_QUEUES:
+                raise InvalidInput("queues", f"names between 1 and {MAX_QUEUES} queues; leave it out for all.")
+            for name in self.queues:
+                check_text("queues", name, limit=MAX_NAME)
+            if self.queue is not None and self.queue not in self.queues:
+                raise InvalidInput("queue", "must be one of its queues.")
         if self.webhook_url is not None:
-            check_text("webhookUrl", self.webhook_url, limit=2_048)
-            if not self.webhook_url.startswith(("https://", "http://")):
-                raise InvalidInput("webhookUrl", "must be an http or https address.")
+            check_url("webhookUrl", self.webhook_url)
         if self.rate is not None:
             self.rate.check()
         if self.expires_in_ms is not None and not 1_000 <= self.expires_in_ms <= 3650 * DAY_MS:
@@ -154,12 +178,13 @@ class NewApiKey:
 @dataclass(frozen=True, slots=True)
 class TenantLimits:
     """What a tenant may use: jobs in a calendar month (UTC), requests of all of its keys together, and what its jobs
-    may run in all queues together."""
+    may run in all queues together, and how often a delivery of Dispatched is repeated (None: three times)."""
 
     org: str
     jobs_per_month: int | None = None
     rate: RateLimit | None = None
     jobs: Limit = UNLIMITED
+    max_retries: int | None = None
 
     def check(self) -> None:
         """Raises InvalidInput, naming the field."""
@@ -169,6 +194,8 @@ class TenantLimits:
         if self.rate is not None:
             self.rate.check()
         self.jobs.check("jobs")
+        if self.max_retries is not None and not 0 <= self.max_retries <= MAX_RETRIES:
+            raise InvalidInput("maxRetries", f"must be between 0 and {MAX_RETRIES}.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,6 +219,16 @@ def mint(id: str, env: str) -> str:
 def well_formed(text: str) -> bool:
     """Whether a text is a key by its form and checksum; says nothing of whether it opens anything."""
     return _TEXT.fullmatch(text) is not None and text[-CHECKSUM_LENGTH:] == _checksum(text[: -CHECKSUM_LENGTH - 1])
+
+
+def mint_session() -> str:
+    """The text of a new session of a browser: 256 random bits that stand for the key it was opened with."""
+    return f"{SESSION}{_base62(int.from_bytes(secrets.token_bytes(SECRET_BYTES)), SECRET_LENGTH)}"
+
+
+def is_session(text: str) -> bool:
+    """Whether a text is a session by its form; says nothing of whether it opens anything."""
+    return _SESSION.fullmatch(text) is not None
 
 
 def digest_of(text: str) -> bytes:

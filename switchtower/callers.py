@@ -2,14 +2,37 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from switchtower.access import EVERY_SCOPE, Scope
+from switchtower.errors import NotFound
 
-__all__ = ["SYSTEM", "Caller"]
+__all__ = ["EVERYTHING", "SYSTEM", "Caller", "Reach"]
 
 AUTOMATIC = frozenset({"system", "worker", "cron"})
 """The sources that stand for nobody's action."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reach:
+    """What a caller sees: the things of one tenant (`org` None: of all), in these queues (None: in all)."""
+
+    org: str | None = None
+    queues: frozenset[str] | None = None
+
+    def sees(self, queue: str) -> bool:
+        """Whether a queue is there for it."""
+        return self.queues is None or queue in self.queues
+
+    def among(self, queues: Collection[str] | None) -> list[str] | None:
+        """Those of these queues (None: of all) that it sees; None where that is all of all."""
+        if self.queues is None:
+            return None if queues is None else list(queues)
+        return sorted(self.queues if queues is None else self.queues.intersection(queues))
+
+
+EVERYTHING = Reach()
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,7 +42,8 @@ class Caller:
     `org` is the tenant: `None` is an operator, who sees every tenant's; a string sees that tenant's only. Jobs that an
     operator enqueues belong to the tenant "" unless it names one. `scopes` are what it may do: the engine acts for
     whoever holds it, so the surfaces ask. `key_id` is the API key that it came with, and `queue` that key's default
-    queue: where its jobs go that name none.
+    queue: where its jobs go that name none. `queues` are the only ones that exist for it (None: all do). `traceparent`
+    is the trace that it acts in: its jobs carry it.
     """
 
     actor: str
@@ -29,6 +53,18 @@ class Caller:
     scopes: frozenset[Scope] = EVERY_SCOPE
     key_id: str | None = None
     queue: str | None = None
+    queues: frozenset[str] | None = None
+    traceparent: str | None = None
+
+    @property
+    def reach(self) -> Reach:
+        """What it sees."""
+        return Reach(self.org, self.queues)
+
+    def check_queue(self, queue: str) -> None:
+        """Raises NotFound for a queue that does not exist for it."""
+        if self.queues is not None and queue not in self.queues:
+            raise NotFound("Queue", queue)
 
     @property
     def surface(self) -> str | None:

@@ -160,6 +160,7 @@ class JobContext:
         "_waiters",
         "ended",
         "job",
+        "spoke",
     )
 
     def __init__(
@@ -176,6 +177,7 @@ class JobContext:
         self._progress: Any = ...
         self._dirty = False
         self.ended = False
+        self.spoke = False
 
     @property
     def id(self) -> str:
@@ -324,8 +326,7 @@ class JobContext:
             LeaseLost: the job is no longer this worker's; nothing was stored.
         """
         self._require_lease()
-        options = {"traceparent": self.job.traceparent, **options, "parent_id": self.job.id}
-        return await self._channel.enqueue(self, task, payload, options)
+        return await self._channel.enqueue(self, task, payload, {**options, "parent_id": self.job.id})
 
     async def children(self) -> list[Job]:
         """The jobs that this one waits for or has added, oldest first, with their results and errors."""
@@ -395,6 +396,7 @@ class JobContext:
         lines = []
         while self._logs:
             lines.append(self._logs.popleft())
+        self.spoke = self.spoke or bool(lines) or progress is not ...
         return lines, progress
 
     def put_back(self, lines: list[tuple[str, str]], progress: Any) -> None:

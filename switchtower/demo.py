@@ -1,7 +1,8 @@
 """What does Switchtower look like at work? `switchtower dev` without a module runs these jobs.
 
-They work on real input: the files of the folder that it was started in. Checksums, line counts and thumbnails of up to
-200 files, a task that fails now and then, and a report that waits for all the others.
+They work on real input: the files of the folder that it was started in. A flow of checksums, line counts and
+thumbnails of up to 120 files, summed up by folder and in a report, which is mailed (into a file); a task that fails now
+and then; a workflow that packs the files; and two crons, one of which checks files for as long as it runs.
 """
 
 from __future__ import annotations
@@ -10,23 +11,44 @@ import asyncio
 import hashlib
 import os
 import random
+import tarfile
+import time
+from collections import defaultdict
 from collections.abc import Iterator
+from datetime import UTC, datetime
+from email.message import EmailMessage
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from switchtower.context import Fail, JobContext
-from switchtower.errors import SwitchtowerError
+from switchtower.durable import WorkflowContext
+from switchtower.flows import FlowNode, node
 from switchtower.handlers import App
-from switchtower.jobs import Enqueued, NewJob
+from switchtower.jobs import NewJob
 from switchtower.retry import Backoff, BackoffKind
 
-__all__ = ["app", "checksum_file", "count_lines", "flaky", "report", "seed", "thumbnail"]
+__all__ = [
+    "app",
+    "archive",
+    "checksum_file",
+    "count_lines",
+    "flaky",
+    "nightly_cleanup",
+    "recheck",
+    "report",
+    "seed",
+    "send_email",
+    "sum_up",
+    "thumbnail",
+]
 
 MAX_FILES = 120
 MAX_COUNTS = 50
 MAX_IMAGES = 20
 MAX_BYTES = 32 * 1024 * 1024
+MAX_ARCHIVED = 64 * 1024 * 1024
+DAY_SECONDS = 24 * 3600
 CHUNK = 256 * 1024
 TEXT = {
     ".c",
@@ -90,9 +112,7 @@ def thumbnail(ctx: JobContext, path: str, size: int = 128) -> dict[str, Any]:
     except ImportError:
         ctx.log("Pillow is not installed; install switchtower[demo] for thumbnails", level="warning")
         return {"path": path, "bytes": file.stat().st_size}
-    folder = Path(os.environ.get("SWITCHTOWER_DATA_DIR") or ".switchtower") / "thumbnails"
-    folder.mkdir(parents=True, exist_ok=True)
-    target = folder / f"{hashlib.sha256(path.encode('utf-8', 'surrogateescape')).hexdigest()[:16]}.png"
+    target = _kept("thumbnails") / f"{hashlib.sha256(path.encode('utf-8', 'surrogateescape')).hexdigest()[:16]}.png"
     try:
         with Image.open(file) as image:
             ctx.progress(50, f"{image.width} x {image.height} pixels")
@@ -112,15 +132,13 @@ async def flaky(ctx: JobContext, service: str) -> dict[str, Any]:
     return {"service": service, "attempt": ctx.attempt}
 
 
-@app.task(queue="reports", timeout_seconds=120)
-async def report(ctx: JobContext, jobs: list[str]) -> dict[str, Any]:
-    """Sums up what the other jobs found; it started when the last of them was completed."""
-    engine = await app.connect()
-    found = await engine.jobs.get_many(jobs, caller=app.caller)
-    results = [job.result for job in found.values() if isinstance(job.result, dict)]
-    await ctx.progress(90, f"{len(results)} results")
+@app.task(queue="reports", timeout_seconds=60)
+async def sum_up(ctx: JobContext, folder: str) -> dict[str, Any]:
+    """What the jobs for the files of one folder found."""
+    results = [job.result for job in await ctx.children() if isinstance(job.result, dict)]
+    ctx.log(f"{folder}: {len(results)} results")
     return {
-        "jobs": len(results),
+        "folder": folder,
         "files": sum("sha256" in result for result in results),
         "bytes": sum(result["bytes"] for result in results if "sha256" in result),
         "lines": sum(result.get("lines", 0) for result in results),
@@ -128,27 +146,125 @@ async def report(ctx: JobContext, jobs: list[str]) -> dict[str, Any]:
     }
 
 
-async def seed(app: App, folder: Path | None = None) -> list[str]:
-    """Enqueues the demo's jobs for the files of `folder` (the current one), the report last; returns their ids."""
-    files = list(islice(_files(folder or Path.cwd()), MAX_FILES))
-    texts = [file for file in files if Path(file).suffix.lower() in TEXT][:MAX_COUNTS]
-    images = [file for file in files if Path(file).suffix.lower() in IMAGES][:MAX_IMAGES]
-    work: list[NewJob] = [checksum_file.options(tags=["demo"]).job(path=file) for file in files]
-    work += [count_lines.options(tags=["demo"]).job(path=file) for file in texts]
-    work += [thumbnail.options(tags=["demo"]).job(path=file) for file in images]
-    random.shuffle(work)
-    ids = [_stored(answer).job.id for answer in await app.enqueue_many(work)]
-    services = ("mail", "search", "billing", "weather", "translation")
-    flaky_jobs = [flaky.options(tags=["demo"], delay_seconds=i).job(service=name) for i, name in enumerate(services)]
-    extra = [_stored(answer).job.id for answer in await app.enqueue_many(flaky_jobs)]
-    last = await report.options(tags=["demo"], depends_on=ids).enqueue(jobs=ids)
-    return [*ids, *extra, last.job.id]
+@app.task(queue="reports", timeout_seconds=60)
+async def report(ctx: JobContext) -> dict[str, Any]:
+    """The sums of all folders, mailed; it starts when the last folder was summed up."""
+    folders = [job.result for job in await ctx.children() if isinstance(job.result, dict)]
+    totals = {name: sum(folder[name] for folder in folders) for name in ("files", "bytes", "lines", "thumbnails")}
+    body = "\n".join(f"{folder['folder']}: {folder['files']} files, {folder['lines']} lines" for folder in folders)
+    subject = f"{totals['files']} files, {totals['lines']:,} lines"
+    await app.enqueue(
+        send_email,
+        {"to": "you@localhost", "subject": subject, "body": body},
+        tags=["demo"],
+        idempotency_key=f"{ctx.idempotency_key}:mail",
+    )
+    return {"folders": len(folders), **totals}
 
 
-def _stored(answer: Enqueued | SwitchtowerError) -> Enqueued:
-    if isinstance(answer, SwitchtowerError):
-        raise answer
-    return answer
+@app.task(queue="mail", max_attempts=5, timeout_seconds=30)
+def send_email(ctx: JobContext, to: str, subject: str, body: str = "") -> dict[str, Any]:
+    """Writes a message into the folder `outbox` of the data directory: the demo sends nothing anywhere."""
+    message = EmailMessage()
+    message["To"], message["From"] = to, "demo@localhost"
+    message["Subject"], message["Date"] = subject, datetime.now(UTC)
+    message.set_content(body)
+    # Under a name of its own, so that a job that runs again writes the same message, not a second one.
+    target = _kept("outbox") / f"{ctx.job.id}.eml"
+    target.write_bytes(message.as_bytes())
+    ctx.log(f"written to {target}")
+    return {"to": to, "message": str(target)}
+
+
+@app.workflow
+async def archive(ctx: WorkflowContext) -> dict[str, Any]:
+    """Packs the text files of the folder, and later looks whether they can be read again."""
+    files = await ctx.step("list files", _listed)
+    packed = await ctx.step("pack", _pack, f"{ctx.job.id}.tar.gz", files)
+    await ctx.sleep(10)
+    found = await ctx.step("verify", _verify, packed["path"])
+    return {**packed, "intact": found == len(files)}
+
+
+@app.cron(every_seconds=10, overlap="skip")
+@app.task(queue="files", timeout_seconds=60)
+async def recheck(ctx: JobContext) -> dict[str, Any]:
+    """The checksum of a file picked at random, so that there is always something to see."""
+    files = await asyncio.to_thread(_listed)
+    if not files:
+        return {}
+    path = random.choice(files)
+    digest = await asyncio.to_thread(lambda: hashlib.sha256(_inside(path).read_bytes()).hexdigest())
+    ctx.log(f"{path}: {digest}")
+    return {"path": path, "sha256": digest}
+
+
+@app.cron("0 3 * * *", overlap="skip")
+@app.task(queue="files", timeout_seconds=600)
+def nightly_cleanup(ctx: JobContext) -> dict[str, Any]:
+    """Deletes thumbnails, messages and archives of the demo that are older than a day."""
+    before = time.time() - DAY_SECONDS
+    old = [
+        path
+        for folder in ("thumbnails", "outbox", "archives")
+        for path in _kept(folder).iterdir()
+        if path.is_file() and path.stat().st_mtime < before
+    ]
+    for path in old:
+        path.unlink(missing_ok=True)
+    return {"deleted": len(old)}
+
+
+async def seed(app: App, folder: Path | None = None) -> None:
+    """Enqueues the demo's jobs for the files of `folder` (the current one): a flow with the report at its root, calls
+    of flaky services, and a run of the workflow."""
+    root = folder or Path.cwd()
+    files = list(islice(_files(root), MAX_FILES))
+    texts = set([file for file in files if Path(file).suffix.lower() in TEXT][:MAX_COUNTS])
+    images = set([file for file in files if Path(file).suffix.lower() in IMAGES][:MAX_IMAGES])
+    folders: dict[str, list[NewJob]] = defaultdict(list)
+    for file in files:
+        jobs = folders[Path(file).parts[0] if len(Path(file).parts) > 1 else "."]
+        jobs.append(checksum_file.options(tags=["demo"]).job(path=file))
+        if file in texts:
+            jobs.append(count_lines.options(tags=["demo"]).job(path=file))
+        if file in images:
+            jobs.append(thumbnail.options(tags=["demo"]).job(path=file))
+    sums: list[FlowNode | NewJob] = [
+        node(sum_up.options(tags=["demo"]).job(folder=name), *jobs) for name, jobs in folders.items()
+    ]
+    await app.enqueue_flow(node(report.options(tags=["demo"]).job(), *sums))
+    for delay, service in enumerate(("mail", "search", "billing", "weather", "translation")):
+        await flaky.options(tags=["demo"], delay_seconds=delay).enqueue(service=service)
+    await archive.start()
+
+
+def _kept(name: str) -> Path:
+    """A folder in the data directory."""
+    folder = Path(os.environ.get("SWITCHTOWER_DATA_DIR") or ".switchtower") / name
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def _listed() -> list[str]:
+    return list(islice(_files(Path.cwd()), MAX_FILES))
+
+
+def _pack(name: str, files: list[str]) -> dict[str, Any]:
+    target = _kept("archives") / name
+    size = 0
+    with tarfile.open(target, "w:gz") as packed:
+        for file in files:
+            size += _inside(file).stat().st_size
+            if size > MAX_ARCHIVED:
+                raise Fail(f"The files are larger than {MAX_ARCHIVED:,} bytes together")
+            packed.add(file)
+    return {"path": str(target), "files": len(files), "bytes": target.stat().st_size}
+
+
+def _verify(path: str) -> int:
+    with tarfile.open(path) as packed:
+        return sum(member.isfile() for member in packed.getmembers())
 
 
 def _files(folder: Path) -> Iterator[str]:

@@ -247,11 +247,13 @@ class WorkflowContext:
         return row.result["name"], row.result["payload"]
 
     async def _consumed(self, row: Step) -> bool:
-        found = await self._journal.ask(lambda: self._journal.engine.workflows.consume(self._journal.run, row))
+        journal = self._journal
+        token = journal.context.lease_token
+        found = await journal.ask(lambda: journal.engine.workflows.consume(journal.run, token, row))
         if found is None:
             return False
         result = {"name": found[0], "payload": found[1]}
-        await self._journal.record(replace(row, status=StepStatus.COMPLETED, result=result))
+        await journal.record(replace(row, status=StepStatus.COMPLETED, result=result))
         return True
 
     async def _payload(self, wait: Awaitable[tuple[str, Any]]) -> Any:
@@ -353,7 +355,6 @@ class WorkflowContext:
         else:
             news = [target.job(**_arguments(target, input)) for input in inputs]
         for new in news:
-            new.traceparent = job.traceparent
             new.remove_on_complete = new.remove_on_fail = False
             new.check(payload_limit=self._journal.engine.payload_limit)
         return news

@@ -111,13 +111,15 @@ class Conflict(SwitchtowerError):
 
 
 class RateLimited(SwitchtowerError):
-    """The caller may try again after `retry_after_seconds`; the refused call changed nothing."""
+    """The caller may try again after `retry_after_seconds`; the refused call changed nothing. `limit` is how much
+    there is in all, where that is a number."""
 
     code = "RATE_LIMITED"
 
-    def __init__(self, message: str, *, retry_after_seconds: float) -> None:
+    def __init__(self, message: str, *, retry_after_seconds: float, limit: int | None = None) -> None:
         super().__init__(message)
         self.retry_after_seconds = retry_after_seconds
+        self.limit = limit
 
 
 class LeaseLost(SwitchtowerError):

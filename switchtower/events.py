@@ -16,6 +16,7 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import StrEnum
+from itertools import islice
 from typing import Any
 
 from switchtower.errors import InvalidInput, StoreUnavailable
@@ -46,7 +47,8 @@ class Event:
 
     For jobs, `type` is the transition's name (`switchtower.states`); `progress` has its value in `data["progress"]`,
     `log` its lines in `data["lines"]`. `from_state` and `to_state` differ only when the state changed; `to_state` is
-    `removed` for a removal. `source` is there where somebody asked for it: the surface that they used. `data` holds
+    `removed` for a removal. `source` is there where somebody asked for it: the surface that they used.
+    `custom_id` is the caller's own id of the job, where it has one. `data` holds
     what only some types have: `ms` (run time), `wait_ms` (time spent waiting), `worker`, `error`, `removed`.
     """
 
@@ -68,6 +70,7 @@ class Event:
     flow_id: str | None = None
     source: str | None = None
     tags: tuple[str, ...] = ()
+    custom_id: str | None = None
     data: dict[str, Any] = field(default_factory=dict)
     clock: int = 0
 
@@ -251,6 +254,10 @@ class EventHub:
         if after is not None and not self._is_cursor(after):
             raise InvalidInput("after", "is not a cursor of an event; pass one that an event carried, or leave it out.")
         return Subscription(self, match, after, buffer)
+
+    def recent(self, match: Callable[[Event], bool] = _everything, *, limit: int) -> list[Event]:
+        """The last events that match of those that the ring still has, the newest first."""
+        return list(islice(filter(match, reversed(self._ring)), limit))
 
     @property
     def subscribers(self) -> int:

@@ -6,7 +6,7 @@ import asyncio
 import inspect
 import os
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from contextlib import suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Self, TypeVar, Unpack, overload
 
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from switchtower.engine import Engine
     from switchtower.flows import Flow, FlowNode
     from switchtower.scheduling import CronOptions
+    from switchtower.tracing import Tracing
 
 __all__ = ["App", "EnqueueOptions", "Hooks", "Middleware"]
 
@@ -52,7 +53,8 @@ class App:
     """The tasks of one application and its way to the database.
 
     The database is `mongodb_url`, else SWITCHTOWER_MONGODB_URL, and is connected to at first use; `async with app:`
-    connects at once and closes at the end. `caller` is on whose behalf its jobs are enqueued.
+    connects at once and closes at the end. `caller` is on whose behalf its jobs are enqueued. With `tracing`, enqueues
+    and runs are spans.
     """
 
     def __init__(
@@ -62,14 +64,16 @@ class App:
         database: str | None = None,
         driver: str | None = None,
         caller: Caller | None = None,
+        tracing: Tracing | None = None,
     ) -> None:
         self.mongodb_url = mongodb_url
         self.database = database
         self.driver = driver
         self.caller = caller or Caller("python")
+        self.tracing = tracing
         self.tasks: dict[str, Task[Any, Any]] = {}
         self.crons: dict[str, NewCron] = {}
-        self.middlewares: list[Middleware] = []
+        self.middlewares: list[Middleware] = [] if tracing is None else [tracing.run]
         self.hooks = Hooks()
         self._connection: tuple[asyncio.AbstractEventLoop, asyncio.Task[Engine]] | None = None
 
@@ -282,12 +286,14 @@ class App:
         """
         new = self.new_job(task, payload, options)
         engine = await self.connect()
-        return await engine.jobs.enqueue(new, caller=self.caller, session=session)
+        with self._tracing(new.name, queue=new.queue) as caller:
+            return await engine.jobs.enqueue(new, caller=caller, session=session)
 
     async def enqueue_many(self, jobs: Sequence[NewJob]) -> list[Enqueued | SwitchtowerError]:
         """Stores many jobs at once (`task.options(…).job(…)` makes one); each gets its own answer, in order."""
         engine = await self.connect()
-        return await engine.jobs.enqueue_many(jobs, caller=self.caller)
+        with self._tracing("many", jobs=len(jobs)) as caller:
+            return await engine.jobs.enqueue_many(jobs, caller=caller)
 
     async def enqueue_flow(self, root: FlowNode, *, idempotency_key: str | None = None) -> Flow:
         """Stores all jobs of a flow (`switchtower.node` makes its parts) or none.
@@ -297,7 +303,11 @@ class App:
             StoreUnavailable: the outcome is unknown; an `idempotency_key` makes repeating it safe.
         """
         engine = await self.connect()
-        return await engine.flows.enqueue(root, caller=self.caller, idempotency_key=idempotency_key)
+        with self._tracing(f"flow {root.job.name}", queue=root.job.queue) as caller:
+            return await engine.flows.enqueue(root, caller=caller, idempotency_key=idempotency_key)
+
+    def _tracing(self, what: str, **about: Any) -> AbstractContextManager[Caller]:
+        return nullcontext(self.caller) if self.tracing is None else self.tracing.enqueuing(self.caller, what, **about)
 
     async def connect(self, *, role: str = "client") -> Engine:
         """The engine on this app's database, connected and with its indexes there; the same one for every caller.

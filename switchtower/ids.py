@@ -22,6 +22,8 @@ __all__ = [
     "DEAD_LETTER",
     "JOB",
     "RUN",
+    "WEBHOOK",
+    "WEBHOOK_SECRET",
     "WORKER",
     "attempt_id",
     "job_of_run",
@@ -39,6 +41,8 @@ RUN = "run"
 BULK = "bulk"
 AUDIT = "aud"
 API_KEY = "key"
+WEBHOOK = "whk"
+WEBHOOK_SECRET = "whs"
 ATTEMPT = "att"
 
 

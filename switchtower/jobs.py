@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
-import hashlib
+import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from switchtower.attempts import Attempt, ErrorKind, JobError, LogLine, TimelineEntry, fingerprint
 from switchtower.deduplication import DeduplicationOptions
+from switchtower.dialects import Dialect
 from switchtower.errors import InvalidInput
 from switchtower.ids import attempt_id
+from switchtower.job_filters import JobFilter, PayloadMatch
 from switchtower.payloads import PAYLOAD_LIMIT, check_text, check_value
 from switchtower.retry import DEFAULT_BACKOFF, Backoff
 from switchtower.states import JobState
+from switchtower.webhooks import WEBHOOK_BACKOFF
+
+if TYPE_CHECKING:
+    from switchtower.repeats import Repeat
 
 __all__ = [
     "Attempt",
@@ -32,12 +39,14 @@ __all__ = [
     "NewJob",
     "PayloadMatch",
     "TimelineEntry",
+    "check_rank",
     "fingerprint",
 ]
 
 MAX_ATTEMPTS = 10_000
 YEAR_MS = 366 * 24 * 3600 * 1000
 HUNDRED_YEARS_MS = 100 * YEAR_MS
+OPTS_LIMIT = 64 * 1024
 
 
 @dataclass(slots=True, kw_only=True)
@@ -58,7 +67,15 @@ class NewJob:
         on_child_failure: what becomes of it when a job that it waits for does not complete (None: fail).
         workflow: the workflow and version that this job is a run of.
         cron_id: the cron whose slot or trigger made it.
+        webhook: it is delivered by the courier, and given to no worker; without a backoff of its own it waits 30 s, 2
+            min and 5 min between its attempts.
+        webhook_key: the API key whose webhook it is delivered to (None: that of the caller).
         idempotency_key: the same key gives the same job for 24 h, whatever happened to the first answer.
+        dialect: the REST dialect that it comes through (None: ours).
+        rank: its place in the order of claims, lower first, where a whole `priority` cannot say it; may be fractional.
+        group_max: it is refused when so many jobs of its group wait already.
+        repeat: after each of its runs that completes another follows.
+        opts: what that dialect shows as the options that it was given, word by word; nothing here obeys them.
     """
 
     name: str
@@ -82,12 +99,22 @@ class NewJob:
     remove_on_complete: bool = False
     remove_on_fail: bool = False
     webhook: bool = False
+    webhook_key: str | None = None
     job_id: str | None = None
     idempotency_key: str | None = None
     on_child_failure: ChildFailure | None = None
     workflow: tuple[str, int] | None = None
     cron_id: str | None = None
     traceparent: str | None = None
+    dialect: Dialect | None = None
+    rank: float | None = None
+    opts: Mapping[str, Any] | None = None
+    group_max: int | None = None
+    repeat: Repeat | None = None
+
+    def __post_init__(self) -> None:
+        if self.webhook and self.backoff is DEFAULT_BACKOFF:
+            self.backoff = WEBHOOK_BACKOFF
 
     def check(self, *, payload_limit: int = PAYLOAD_LIMIT) -> None:
         """Raises InvalidInput, naming the GraphQL field, for the first thing that cannot be stored."""
@@ -97,6 +124,8 @@ class NewJob:
             raise InvalidInput("queue", "must not contain '/' nor be the reserved name '__all__'.")
         check_value("payload", self.payload, limit=payload_limit)
         _bounded("priority", self.priority, -(2**31), 2**31 - 1, needed=True)
+        check_rank(self.rank)
+        _bounded("groupMax", self.group_max, 1, 2**31 - 1)
         _bounded("delayMs", self.delay_ms, 0, HUNDRED_YEARS_MS)
         _bounded("maxAttempts", self.max_attempts, 1, MAX_ATTEMPTS, needed=True)
         _bounded("timeoutMs", self.timeout_ms, 1, YEAR_MS)
@@ -132,10 +161,16 @@ class NewJob:
                 raise InvalidInput(name, f"at most {most:,}.")
             for text in texts:
                 check_text(name, text, limit=256)
-        if self.webhook:
-            raise InvalidInput(
-                "webhook", "webhooks are not available in this version; run a worker for the job instead."
-            )
+        if self.dialect is not None:
+            self._check_dialect()
+        if self.webhook and self.workflow is not None:
+            raise InvalidInput("webhook", "a workflow's run is a worker's; let one of its steps enqueue the delivery.")
+
+    def _check_dialect(self) -> None:
+        if not isinstance(self.dialect, Dialect):
+            raise InvalidInput("dialect", "must be a Dialect.")
+        if self.opts is not None:
+            check_value("opts", dict(self.opts), limit=OPTS_LIMIT)
 
     def _check_deduplication(self, options: DeduplicationOptions) -> None:
         if not isinstance(options, DeduplicationOptions):
@@ -161,6 +196,12 @@ def _bounded(name: str, value: int | None, low: int, high: int, *, needed: bool 
         raise InvalidInput(name, f"must be a whole number between {low:,} and {high:,}.")
 
 
+def check_rank(rank: float | None) -> None:
+    """Raises InvalidInput for a rank that does not order."""
+    if rank is not None and (isinstance(rank, bool) or not isinstance(rank, int | float) or not math.isfinite(rank)):
+        raise InvalidInput("priority", "must be a finite number.")
+
+
 class ChildFailure(StrEnum):
     """What becomes of a parent when a job that it waits for fails, is cancelled or removed: it fails too; it runs all
     the same; or it runs, and the failed child is removed."""
@@ -168,74 +209,6 @@ class ChildFailure(StrEnum):
     FAIL = "fail"
     IGNORE = "ignore"
     REMOVE = "remove"
-
-
-class ErrorKind(StrEnum):
-    """Why an attempt or a job failed."""
-
-    EXCEPTION = "exception"
-    TIMEOUT = "timeout"
-    FATAL = "fatal"
-    WORKER_LOST = "worker_lost"
-    EXPIRED = "expired"
-    DEPENDENCY = "dependency"
-
-
-@dataclass(frozen=True, slots=True)
-class JobError:
-    """One failure: `stack` is the traceback where there is one; equal `fingerprint`s are the same fault."""
-
-    kind: ErrorKind
-    type: str
-    message: str
-    stack: str | None = None
-    fingerprint: str = ""
-
-
-_VARIABLE = re.compile(r"0x[0-9a-fA-F]+|[0-9a-fA-F]{8}-[0-9a-fA-F-]{27}|\d+|'[^']*'|\"[^\"]*\"")
-
-
-def fingerprint(type: str, message: str, frame: str = "") -> str:
-    """Sixteen hex digits that are equal for the same fault: the type, the failing place, and the message with numbers,
-    ids and quoted values taken out."""
-    shape = _VARIABLE.sub("?", message.splitlines()[0][:500] if message else "")
-    return hashlib.sha256(f"{type}\0{frame}\0{shape}".encode("utf-8", "replace")).hexdigest()[:16]
-
-
-@dataclass(frozen=True, slots=True)
-class LogLine:
-    """One line that a handler logged."""
-
-    at: datetime
-    line: str
-    level: str = "info"
-    attempt: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Attempt:
-    """One run of a job: `number` counts within `generation`, which an operator's retry raises."""
-
-    id: str
-    number: int
-    generation: int
-    worker_id: str | None
-    started_at: datetime | None
-    ended_at: datetime | None
-    outcome: str
-    error: JobError | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class TimelineEntry:
-    """One transition in a job's kept history (the last 50)."""
-
-    type: str
-    at: datetime
-    from_state: str | None
-    to_state: str | None
-    actor: str | None
-    attempt: int
 
 
 class Deduplication(StrEnum):
@@ -303,6 +276,13 @@ class Job:
     on_child_failure: ChildFailure
     timeline: list[TimelineEntry]
     traceparent: str | None = None
+    dialect: Dialect | None = None
+    rank: float = 0
+    opts: Any = None
+    webhook: bool = False
+    webhook_key: str | None = None
+    scheduled_for: datetime | None = None
+    repeats: bool = False
 
     @property
     def failures(self) -> int:
@@ -344,7 +324,8 @@ class ClaimedJob:
 
     `fence` increases with every claim of the job: outside systems can refuse a smaller one than they have seen.
     `number` is the attempt that this run will be charged as. `recovered` says that an earlier claim ended without a
-    start being recorded, so that this start must be recorded before the handler runs.
+    start being recorded, so that this start must be recorded before the handler runs. `plain` says that nobody waits
+    for the job and that it holds nothing: its completion is known beforehand.
     """
 
     id: str
@@ -371,6 +352,8 @@ class ClaimedJob:
     traceparent: str | None = None
     on_child_failure: ChildFailure = ChildFailure.FAIL
     recovered: bool = False
+    worker_id: str = ""
+    plain: bool = False
 
     @property
     def attempt_id(self) -> str:
@@ -378,43 +361,14 @@ class ClaimedJob:
         return attempt_id(self.id, self.generation, self.number)
 
 
-@dataclass(frozen=True, slots=True)
-class PayloadMatch:
-    """Matches jobs whose payload has `value` at the dotted `path` (literally; a list matches by any of its items)."""
-
-    path: str
-    value: Any
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class JobFilter:
-    """Which jobs: every given condition must hold; `None` does not restrict. `text` is a literal, case-insensitive;
-    `retry_pending` is set from a failed attempt until the next claim, whether the job is retrying or waiting again."""
-
-    ids: Sequence[str] | None = None
-    queues: Sequence[str] | None = None
-    names: Sequence[str] | None = None
-    states: Sequence[JobState] | None = None
-    tags: Sequence[str] | None = None
-    group: str | None = None
-    created_after: datetime | None = None
-    created_before: datetime | None = None
-    text: str | None = None
-    payload: Sequence[PayloadMatch] = ()
-    unique_key: str | None = None
-    parent_id: str | None = None
-    error_fingerprint: str | None = None
-    flow_id: str | None = None
-    flow_root: bool | None = None
-    retry_pending: bool | None = None
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobUpdate:
-    """What an operator may change of a job that is not active; a field left out stays."""
+    """What an operator may change of a job that is not active; a field left out stays. `rank` is the priority where a
+    whole number cannot say it."""
 
     payload: Any = ...
     priority: int | None = None
+    rank: float | None = None
     tags: Sequence[str] | None = None
     max_attempts: int | None = None
     timeout_ms: int | None = None
@@ -425,6 +379,7 @@ class JobUpdate:
         """Whether it changes nothing."""
         others: Mapping[str, Any] = {
             "priority": self.priority,
+            "rank": self.rank,
             "tags": self.tags,
             "max_attempts": self.max_attempts,
             "timeout_ms": self.timeout_ms,

@@ -53,6 +53,7 @@ class Maintenance:
             _Duty(2, engine.metrics.snapshot),
             _Duty(5, upkeep.resume_bulk),
             _Duty(5, upkeep.unpark),
+            _Duty(5, engine.deliveries.unpark_addressed),
             _Duty(10, upkeep.repair_blocked),
             _Duty(30, upkeep.prune),
         ]

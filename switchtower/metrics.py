@@ -14,7 +14,17 @@ from enum import StrEnum
 
 from switchtower.errors import InvalidInput
 
-__all__ = ["Granularity", "MetricBucket", "Snapshot", "bucket_of", "check_range", "merged", "percentile", "value_of"]
+__all__ = [
+    "Granularity",
+    "MetricBucket",
+    "Snapshot",
+    "bucket_of",
+    "check_range",
+    "merged",
+    "percentile",
+    "rounded_ms",
+    "value_of",
+]
 
 GROWTH = 1.1
 MAX_POINTS = 10_000
@@ -42,6 +52,14 @@ class Granularity(StrEnum):
 def bucket_of(ms: float) -> int:
     """The histogram bucket of a duration in milliseconds; below one it is bucket 0."""
     return 0 if ms < 1 else 1 + int(math.log(ms) / math.log(GROWTH))
+
+
+def rounded_ms(ms: int) -> int:
+    """The duration in steps that let equal things share a write: at most 5 % less, exact below 20 ms."""
+    if ms < 20:
+        return ms
+    step: int = max(1, 10 ** (len(str(ms)) - 2) // 2)
+    return ms // step * step
 
 
 def value_of(bucket: int) -> float:

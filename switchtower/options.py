@@ -42,12 +42,13 @@ class EnqueueOptions(TypedDict, total=False):
     depends_on: Sequence[str]
     remove_on_complete: bool
     remove_on_fail: bool
+    webhook: bool
     job_id: str
     idempotency_key: str
     traceparent: str | None
 
 
-_FIELDS = frozenset(f.name for f in fields(NewJob)) - {"name", "payload", "workflow", "cron_id"}
+_FIELDS = frozenset(f.name for f in fields(NewJob)) - {"name", "payload", "workflow", "cron_id", "webhook_key"}
 _TYPES: dict[str, type] = {
     **{name: int for name in _FIELDS if name.endswith("_ms") or name in ("priority", "max_attempts")},
     **dict.fromkeys(("lifo", "remove_on_complete", "remove_on_fail", "webhook"), bool),

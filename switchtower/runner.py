@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from switchtower.errors import ConfigurationError, StoreUnavailable
+from switchtower.garbage import relax
 from switchtower.instrument import configure_logging
 
 if TYPE_CHECKING:
@@ -137,6 +138,7 @@ async def _work(app: App, options: argparse.Namespace) -> int:
         exit_when_blocked=True,
     )
     _listen_to_signals(worker, supervised=options.supervised)
+    relax()
     ending = await worker.run(ready=lambda: _say_ready(worker, options.ready_fd))
     logger.info("worker %s ended: %s", worker.id, ending)
     await app.close()

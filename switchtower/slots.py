@@ -291,7 +291,7 @@ class Slots:
                 pass
         ran = time.monotonic() - began
         self._pace.observe(ran if slot.batch is None else ran / slot.batch.size)
-        self._settle(context, result, raised, ran)
+        self._settle(context, result, raised, ran, marked=slot.marked)
 
     def _context(self, slot: Slot, job: ClaimedJob, call: Call, began: float) -> JobContext | None:
         """The context of a run, with its timer set; None when the job has expired and is settled already."""
@@ -343,7 +343,9 @@ class Slots:
             return False
         return not lost
 
-    def _settle(self, context: JobContext, result: Any, raised: BaseException | None, ran: float) -> None:
+    def _settle(
+        self, context: JobContext, result: Any, raised: BaseException | None, ran: float, *, marked: bool = True
+    ) -> None:
         outcome = classify(
             context.job,
             result=result,
@@ -355,6 +357,8 @@ class Slots:
         if outcome is None:
             return
         outcome.logs, outcome.progress = context.drain_reports()
+        if not marked and not context.spoke:
+            outcome.claimed = context.job
         recorded = raised.recorded if isinstance(raised, Signal) else None
         self._reporter.add(outcome, recorded or self._afterwards(context, outcome, result))
 

@@ -37,6 +37,7 @@ class EnqueueOptions(TypedDict, total=False):
     depends_on: Sequence[str]
     remove_on_complete: bool
     remove_on_fail: bool
+    webhook: bool
     job_id: str
     idempotency_key: str
 

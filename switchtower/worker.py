@@ -194,7 +194,9 @@ class Worker:
     def engine_and_caller(self, context: JobContext) -> tuple[Engine, Caller]:
         """The engine, and the caller as whom a running job acts."""
         job = context.job
-        return self._engine, Caller(f"worker:{self.id}", org=job.org or None, app=job.app, source="worker")
+        trace = (self.app.tracing and self.app.tracing.traceparent()) or job.traceparent
+        name = f"worker:{self.id}"
+        return self._engine, Caller(name, org=job.org or None, app=job.app, source="worker", traceparent=trace)
 
     # Beginning.
 
@@ -345,7 +347,9 @@ class Worker:
         self._release([*self._claimer.drain(), *self._slots.gathered.take_back()])
         await asyncio.wait([claims], timeout=FLUSH_SECONDS)
         lost = self._ending is Ending.LEASE_LOST
-        self._release(self._claimer.drain() if not lost else ())
+        # A claim that was under way may have brought more, and a batch may have been opened around it.
+        late = [*self._claimer.drain(), *self._slots.gathered.take_back()]
+        self._release(late if not lost else ())
         if not lost:
             with suppress(SwitchtowerError):
                 await engine.workers.drain(self.id)

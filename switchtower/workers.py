@@ -8,7 +8,8 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
-from switchtower.jobs import JobError
+from switchtower.jobs import ClaimedJob, JobError
+from switchtower.webhooks import Delivery
 
 __all__ = ["HEARTBEAT_SECONDS", "LEASE_SECONDS", "Outcome", "OutcomeKind", "Worker", "WorkerInfo", "WorkerState"]
 
@@ -82,6 +83,9 @@ class Outcome:
 
     `wait_ms` is the backoff (fail), or how long to put the job aside (retry_at, snooze). `ran_ms` is how long the
     handler ran. `started` is false for a job that was claimed and never begun (a release refunds nothing then).
+    `delivery` is what came of it where the job was delivered.
+    `claimed` is the job as it was claimed, from a reporter that knows of no change to it since: with it, a completion
+    costs less, and is as right if there was one.
     """
 
     job_id: str
@@ -94,3 +98,5 @@ class Outcome:
     started: bool = True
     logs: list[tuple[str, str]] = field(default_factory=list)
     progress: Any = ...
+    delivery: Delivery | None = None
+    claimed: ClaimedJob | None = None

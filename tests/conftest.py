@@ -32,6 +32,18 @@ TEMPORARY = "switchtower-tests-"
 # run met the limit of 20,000, and the mongod died of it.
 FORGETFUL = ("--setParameter=minSnapshotHistoryWindowInSeconds=30", "--syncdelay=20")
 MONGOD = pytest.StashKey[EmbeddedMongo]()
+MEMORY = Path("/dev/shm")
+ROOM = 4 * 2**30
+
+
+def scratch() -> Path | None:
+    """Where the tests' databases are: in memory where that has room, since most tests wait for nothing but the disk
+    that a journal is flushed to; None for the usual place. A killed mongod finds what it wrote in either."""
+    try:
+        roomy = shutil.disk_usage(MEMORY).free >= ROOM and os.access(MEMORY, os.W_OK)
+    except OSError:
+        return None
+    return MEMORY if roomy else None
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -75,7 +87,7 @@ def scale() -> str:
 @pytest.fixture(scope="session")
 def mongod(pytestconfig: pytest.Config) -> Iterator[EmbeddedMongo]:
     """The session's mongod; each process of a parallel run has its own, since fail points are server-wide."""
-    directory = Path(tempfile.mkdtemp(prefix=TEMPORARY))
+    directory = Path(tempfile.mkdtemp(prefix=TEMPORARY, dir=scratch()))
     try:
         with embedded.start(directory, extra_args=[TEST_COMMANDS, *FORGETFUL]) as server:
             pytestconfig.stash[MONGOD] = server
@@ -122,7 +134,7 @@ async def database(mongodb_url: str, database_name: str, driver: str) -> AsyncIt
 @pytest.fixture
 def replica_set() -> Iterator[ReplicaSet]:
     """Three mongods with two-second elections, for tests that break them."""
-    directory = Path(tempfile.mkdtemp(prefix=f"{TEMPORARY}replicas-"))
+    directory = Path(tempfile.mkdtemp(prefix=f"{TEMPORARY}replicas-", dir=scratch()))
     try:
         with ReplicaSet(directory) as replicas:
             yield replicas

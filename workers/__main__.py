@@ -11,6 +11,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from switchtower.errors import ConfigurationError
+from switchtower.garbage import relax
 from switchtower.instrument import configure_logging
 from workers.settings import WorkerSettings
 from workers.supervisor import Supervisor
@@ -26,6 +27,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         settings = WorkerSettings(**{name: value for name, value in options.items() if value is not None})
         supervisor = Supervisor(target, folder, settings)
+        relax()
         return asyncio.run(supervisor.run(ready=lambda lines: _say_ready(lines, settings)))
     except ValidationError as error:
         for wrong in error.errors():

@@ -11,10 +11,12 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
+from switchtower.maintenance_settings import MaintenanceSettings
+
 __all__ = ["WorkerSettings"]
 
 
-class WorkerSettings(BaseSettings):
+class WorkerSettings(MaintenanceSettings):
     """What a supervisor and its worker processes need to know."""
 
     model_config = SettingsConfigDict(env_prefix="SWITCHTOWER_", toml_file="switchtower.toml", extra="ignore")

@@ -12,6 +12,7 @@ import signal
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from switchtower.engine import Engine
 from switchtower.errors import ConfigurationError, StoreUnavailable
 from switchtower.runner import EXIT_RESTART, EXIT_USAGE
 from workers.child import Child
+from workers.courier import deliver
 from workers.health import serve_health
 from workers.maintainer import maintain
 from workers.settings import WorkerSettings
@@ -31,6 +33,7 @@ BACKOFF_SECONDS = (0.5, 30.0)
 KILLED_BACKOFF_SECONDS = 5.0
 STABLE_SECONDS = 2.0
 KILL_AFTER_SECONDS = 20.0
+COURIER_SECONDS = 15.0
 
 
 class Place:
@@ -81,7 +84,7 @@ class Supervisor:
         return {"ready": all(p["state"] == "ready" for p in places) and not self._stopping.is_set(), "workers": places}
 
     def stop(self) -> None:
-        """Drains every process; called again, has them stop at once."""
+        """Drains every process, and the courier; called again, has the processes stop at once."""
         self._stopping.set()
         self._changed.set()
         for place in self.places:
@@ -107,6 +110,10 @@ class Supervisor:
             server = await serve_health(settings.health_host, settings.health_port, lambda: self.status)
         maintenance_stop = asyncio.Event()
         maintenance = loop.create_task(maintain(engine, maintenance_stop))
+        options = replace(
+            settings.courier_options, lease_seconds=settings.lease_seconds, drain_seconds=settings.drain_seconds
+        )
+        courier = loop.create_task(deliver(engine, options, self._stopping))
         announcement = loop.create_task(self._announce(ready))
         watcher = loop.create_task(self._watch_files()) if settings.reload else None
         try:
@@ -117,8 +124,11 @@ class Supervisor:
                     task.cancel()
             if server is not None:
                 server.close()
+            self._stopping.set()
             if self._burials:
                 await asyncio.wait(self._burials, timeout=5)
+            await asyncio.wait([courier], timeout=settings.drain_seconds + COURIER_SECONDS)
+            courier.cancel()
             maintenance_stop.set()
             await asyncio.wait([maintenance], timeout=5)
             maintenance.cancel()
@@ -136,7 +146,11 @@ class Supervisor:
         while not self._stopping.is_set():
             try:
                 engine = await Engine.connect(
-                    settings.mongodb_url, database=settings.database, driver=settings.driver, role="worker"
+                    settings.mongodb_url,
+                    database=settings.database,
+                    driver=settings.driver,
+                    role="worker",
+                    **settings.keeping_options,
                 )
                 await engine.prepare()
                 return engine

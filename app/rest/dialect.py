@@ -1,32 +1,25 @@
-"""What is a REST dialect, and how does a request in one become a call of a resolver, and its answer one in it?
+"""What is a REST dialect?
 
 A dialect is a table: each `Route` says how a request is parsed into the arguments of a resolver, which resolver it is,
 and how what that answers is rendered. A dialect decides nothing about jobs: what may happen to one is decided in the
-resolver's single write. `DialectApp` serves a table; whatever goes wrong under its paths is answered in its own shape.
+resolver's single write. `app.rest.serving` serves a table.
 """
 
 from __future__ import annotations
 
 import math
 import re
-import traceback
-from collections import defaultdict
-from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any, Final
-from urllib.parse import quote_from_bytes, unquote, unquote_to_bytes
 
-import orjson
-import structlog
 from starlette.datastructures import Headers, QueryParams
-from starlette.requests import Request
 from starlette.responses import Response
-from starlette.types import Receive, Scope, Send
 
-from app.auth import Gate, bearer
-from app.limits import Refused, RequestLimits, check_length, media_type, read_body
-from app.strict import MalformedJson, parse_object
-from schema.context import Context
+from app import forms
+from app.limits import Refused
+from app.rest.streams import Encoded, Position, ServerEvent
+from app.visit import Problem, Visit
 from switchtower.errors import (
     Conflict,
     Forbidden,
@@ -41,12 +34,32 @@ from switchtower.errors import (
 )
 from switchtower.payloads import INT64
 
-__all__ = ["Dialect", "DialectApp", "Given", "Parameter", "Route", "path_of", "refusal_of", "whole_number"]
+__all__ = [
+    "FAULT",
+    "PARAMETER",
+    "READS",
+    "Dialect",
+    "Given",
+    "Parameter",
+    "Route",
+    "problem_of",
+    "refusal_of",
+    "whole_number",
+]
 
-JSON: Final = "application/json"
 READS: Final = frozenset({"GET", "HEAD"})
 RETRY_AFTER: Final = {"Retry-After": "2"}
 FAULT: Final = Refused(500, "INTERNAL", "Something failed on our side; it was logged under this request id.")
+FORM_FIELDS: Final = {
+    "delay_ms": "delay",
+    "every_ms": "schedule",
+    "expires_in_ms": "days",
+    "expression": "schedule",
+    "per_ms": "per_seconds",
+    "run_at": "delay",
+    "scopes": "scope",
+}
+"""Fields of forms that have another name than what they mean."""
 STATUSES: Final[Mapping[type[SwitchtowerError], int]] = {
     NotFound: 404,
     InvalidTransition: 409,
@@ -59,21 +72,22 @@ STATUSES: Final[Mapping[type[SwitchtowerError], int]] = {
     StoreUnavailable: 503,
 }
 
-_PARAMETER = re.compile(r"\{(\w+)\}")
+PARAMETER: Final = re.compile(r"\{(\w+)\}")
+_CAPITAL = re.compile(r"[A-Z]")
 _WHOLE = re.compile(r"[+-]?[0-9]{1,20}")
-# What needs no escaping in a segment of a path; everything else is compared in its escaped form.
-_PLAIN = "!$&'()*+,;=:@~"
-log = structlog.get_logger("switchtower.rest")
 
 
 @dataclass(frozen=True, slots=True)
 class Given:
-    """What a request says: the parameters of its path and query as texts, and its body where the route reads one."""
+    """What a request says: the parameters of its path and query as texts, its body or form where the route reads one,
+    and the session of its browser."""
 
     path: Mapping[str, str]
     query: QueryParams
     headers: Headers
     body: Mapping[str, Any] = field(default_factory=dict)
+    form: forms.Form = field(default_factory=forms.Form)
+    session: str | None = None
 
     def text(self, name: str) -> str | None:
         """A parameter of the query, the first where it is repeated; None where it is absent or empty."""
@@ -99,23 +113,45 @@ class Route:
 
     `parse` gives the resolver's arguments besides the context, and raises InvalidInput. `render` makes what is written
     as JSON, or a Response of its own; without it the answer is empty. `missing` is the kind of thing that does not
-    exist when the resolver answers None. A body is read, and is one JSON object, only where `body` gives its schema.
+    exist when the resolver answers None. A body is read, and is one JSON object, only where `body` gives its schema;
+    with `body_optional` an empty one is an empty object, and `unreadable` is what is said of one that is none. With
+    `form`, the JSON schema of its fields, it is a form.
 
-    `shows` is the JSON schema of the answer and `refuses` the statuses of refusals besides those of every route; both
-    are for the OpenAPI document.
+    A `public` route asks for no key: its resolver is called for nobody. With `events` the resolver gives an async
+    iterator, whose items it makes the events of a stream (None: of this item there is none to send).
+
+    `page` makes what a browser gets of the same answer, which is whoever would not rather have JSON; where there is no
+    `render`, it is for everyone. `page_when` tells by the request instead who gets it. `source` is the route's name in
+    audit rows, the dialect's unless given, and `action` names there what was asked for by a form that is refused before
+    its resolver is called. A form whose content is refused is shown `again`, filled in, on the page of this path: its
+    parameters are those of the route's path, or fields of the form.
+
+    `shows` is the JSON schema of the answer, `media` its type, and `refuses` the statuses of refusals besides those of
+    every route; all three are for the OpenAPI document.
     """
 
     method: str
     path: str
     summary: str
-    resolver: Callable[..., Awaitable[Any]]
+    resolver: Callable[..., Any]
     parse: Callable[[Given], dict[str, Any]] = _nothing
     render: Callable[[Any], Any] | None = None
     status: int = 200
     missing: str | None = None
     query: tuple[Parameter, ...] = ()
     body: Mapping[str, Any] | None = None
+    body_optional: bool = False
+    unreadable: str | None = None
+    public: bool = False
+    form: Mapping[str, Any] | None = None
+    page: Callable[[Any, Visit], Response] | None = None
+    page_when: Callable[[Given], bool] | None = None
+    source: str | None = None
+    action: Callable[[Given], str] | None = None
+    again: str | None = None
+    events: Callable[[Any], ServerEvent | Position | Encoded | None] | None = None
     shows: Mapping[str, Any] | None = None
+    media: str = "application/json"
     refuses: tuple[int, ...] = ()
 
     @property
@@ -126,7 +162,7 @@ class Route:
     @property
     def parameters(self) -> list[str]:
         """The names in its path."""
-        return _PARAMETER.findall(self.path)
+        return PARAMETER.findall(self.path)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -136,6 +172,14 @@ class Dialect:
     `name` is also its prefix (`/name/…`) and the source in audit rows; at the root it answers under `prefixes`.
     `refusal` says an error in the dialect's words and statuses, `envelope` puts any refusal into its shape. `schemas`
     are the JSON schemas that its routes refer to as `#/components/schemas/…`; one is `Error`, the envelope's.
+
+    With `any_media` a body is JSON whatever media type it says it has. With `cors` pages of any origin may read what it
+    answers, unless a cookie came with the request. `described_at` is where it serves its own OpenAPI document. With
+    `requires_key` it asks for a key even while nobody else does. `body_bytes` bounds a body where the server's own
+    limit is wider.
+
+    With `error_page` it is for browsers too: they may be signed in by a cookie, and are shown refusals as that makes
+    them. `pages` are routes for people alone, which are no part of what it promises to programs.
     """
 
     name: str
@@ -145,6 +189,13 @@ class Dialect:
     refusal: Callable[[SwitchtowerError], Refused]
     envelope: Callable[[Refused], Any]
     schemas: Mapping[str, Any]
+    any_media: bool = False
+    cors: bool = False
+    described_at: str | None = None
+    requires_key: bool = False
+    body_bytes: int | None = None
+    error_page: Callable[[Refused, Visit], Response] | None = None
+    pages: tuple[Route, ...] = ()
 
 
 def refusal_of(error: SwitchtowerError) -> Refused:
@@ -162,139 +213,18 @@ def refusal_of(error: SwitchtowerError) -> Refused:
     return Refused(status, error.code, error.message, headers)
 
 
+def problem_of(error: SwitchtowerError, *, page: str) -> Problem:
+    """An error as what is wrong with a form: its field by the name that forms have for it."""
+    if not isinstance(error, InvalidInput):
+        return Problem("", error.message, page)
+    plain = _CAPITAL.sub(lambda match: f"_{match[0].lower()}", error.field)
+    last = plain.rpartition(".")[2]
+    field = "per_group" if "per_group" in plain else FORM_FIELDS.get(last, last)
+    return Problem(field, error.reason[:1].upper() + error.reason[1:], page)
+
+
 def whole_number(field: str, text: str) -> int:
     """A decimal number of 64 bits. Raises InvalidInput."""
     if not _WHOLE.fullmatch(text) or (value := int(text)) not in INT64:
         raise InvalidInput(field, f"must be a whole number, not {text[:100]!r}.")
     return value
-
-
-def path_of(scope: Scope) -> str:
-    """The path of a request with its segments escaped in one way, so that a `/` inside one does not divide it."""
-    raw: bytes = scope["raw_path"]
-    if b"%" not in raw and raw.isascii():
-        return raw.decode("ascii")
-    return "/".join(quote_from_bytes(unquote_to_bytes(segment), safe=_PLAIN) for segment in raw.split(b"/"))
-
-
-class DialectApp:
-    """The ASGI application of one dialect, for HTTP. Its path is what `path_of` gives, without the dialect's prefix."""
-
-    def __init__(
-        self,
-        dialect: Dialect,
-        *,
-        gate: Gate,
-        context: Callable[[Request], Context],
-        limits: RequestLimits,
-        allowed_origins: tuple[str, ...] = (),
-    ) -> None:
-        self.dialect = dialect
-        self._gate = gate
-        self._context = context
-        self._limits = limits
-        self._origins = allowed_origins
-        # By the number of segments; literal segments before parameters.
-        self._table: dict[int, list[tuple[list[str], dict[str, Route]]]] = defaultdict(list)
-        templates: dict[str, dict[str, Route]] = defaultdict(dict)
-        for route in dialect.routes:
-            templates[route.path][route.method] = route
-        for path in sorted(templates, key=lambda path: [part.startswith("{") for part in path.split("/")]):
-            segments = path.split("/")
-            self._table[len(segments)].append((segments, templates[path]))
-
-    async def serve(self, path: str, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answers one request for this path of the dialect."""
-        request = Request(scope, receive)
-        try:
-            response = await self._answer(request, path)
-        except Refused as refused:
-            response = self.refuse(refused)
-        except SwitchtowerError as error:
-            described = self.dialect.refusal(error)
-            if described.status >= 500:
-                self._log(request, error)
-            response = self.refuse(described)
-        except Exception as error:
-            self._log(request, error)
-            response = self.refuse(FAULT)
-        await response(scope, receive, send)
-
-    def refuse(self, refused: Refused) -> Response:
-        """A refusal in the dialect's shape."""
-        body = orjson.dumps(self.dialect.envelope(refused))
-        return Response(body, refused.status, refused.headers, media_type=JSON)
-
-    async def _answer(self, request: Request, path: str) -> Response:
-        route, parameters = self._route(request.method, path)
-        caller = await self._gate.admit(bearer(request))
-        if route.writes and caller.key_id is None:
-            # Whoever has a key has said so in a header, which a foreign page cannot.
-            self._check_origin(request.headers)
-        request.scope["state"]["caller"] = caller = replace(caller, source=self.dialect.name)
-        await self._gate.charge(caller, writes=route.writes)
-        body = await self._body(request, route)
-        given = Given(parameters, request.query_params, request.headers, body)
-        found = await route.resolver(self._context(request), **route.parse(given))
-        if found is None and route.missing is not None:
-            raise NotFound(route.missing, next(iter(parameters.values()), ""))
-        if route.render is None:
-            return Response(status_code=route.status)
-        shown = route.render(found)
-        if isinstance(shown, Response):
-            return shown
-        return Response(orjson.dumps(shown, option=orjson.OPT_UTC_Z), route.status, media_type=JSON)
-
-    def _route(self, method: str, path: str) -> tuple[Route, dict[str, str]]:
-        segments = path.split("/")
-        for template, routes in self._table.get(len(segments), ()):
-            parameters: dict[str, str] = {}
-            for part, segment in zip(template, segments, strict=True):
-                if part.startswith("{") and segment:
-                    parameters[part[1:-1]] = unquote(segment)
-                elif part != segment:
-                    break
-            else:
-                route = routes.get("GET" if method == "HEAD" else method)
-                if route is None:
-                    allowed = ", ".join([*routes, *(["HEAD"] if "GET" in routes else [])])
-                    raise Refused(405, "METHOD_NOT_ALLOWED", f"Use {allowed} here.", {"Allow": allowed})
-                return route, parameters
-        raise Refused(404, "NOT_FOUND", "There is nothing at this address.")
-
-    def _check_origin(self, headers: Headers) -> None:
-        origin = headers.get("origin")
-        if origin is None:
-            own = headers.get("sec-fetch-site") != "cross-site"
-        else:
-            own = origin in self._origins or origin.partition("://")[2].lower() == headers.get("host", "").lower()
-        if not own:
-            raise Refused(
-                403, "FORBIDDEN", "This came from a page of another origin; without an API key, nothing is changed."
-            )
-
-    async def _body(self, request: Request, route: Route) -> Mapping[str, Any]:
-        if route.body is None:
-            check_length(request.headers, self._limits)
-            return {}
-        kind, parameters = media_type(request.headers)
-        if kind != JSON or parameters.get("charset", "utf-8") not in ("utf-8", "utf8"):
-            raise Refused(
-                415, "UNSUPPORTED_MEDIA_TYPE", "Send the body as application/json in UTF-8.", {"Accept": JSON}
-            )
-        try:
-            return parse_object(await read_body(request.headers, request.receive, self._limits))
-        except MalformedJson as error:
-            raise Refused(400, "BAD_REQUEST", str(error)) from None
-
-    def _log(self, request: Request, error: Exception) -> None:
-        frames = "".join(traceback.format_exception(error)) if not isinstance(error, StoreUnavailable) else ""
-        log.error(
-            "request failed",
-            dialect=self.dialect.name,
-            request_id=request.scope["state"]["request_id"],
-            method=request.method,
-            path=request.scope["path"][:200],
-            error=f"{type(error).__name__}: {error}"[:400],
-            trace=frames[-1_200:],
-        )

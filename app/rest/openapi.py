@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
+from app.forms import MULTIPART, URLENCODED
 from app.rest.dialect import Dialect, Route
+from app.rest.streams import EVENT_STREAM
 
 __all__ = ["combined", "document"]
 
@@ -15,6 +17,8 @@ MEANINGS: Final = {
     200: "Done.",
     201: "Created.",
     204: "Done; there is nothing to show.",
+    302: "Done, or not: the page at Location says what became of the form.",
+    303: "Done, or not: the page at Location says what became of the form.",
     400: "The request makes no sense, or the state does not allow it.",
     401: "This server asks for an API key, and none that it knows was sent.",
     403: "The key may not do this.",
@@ -28,10 +32,11 @@ MEANINGS: Final = {
 }
 
 
-def document(dialect: Dialect, *, version: str) -> dict[str, Any]:
-    """The OpenAPI document of one dialect at the root of the server."""
+def document(dialect: Dialect, *, version: str, base: str = "") -> dict[str, Any]:
+    """The OpenAPI document of one dialect, whose paths begin behind `base`: the root of the server, unless given."""
     return {
         **_head(dialect.title, version),
+        "servers": [{"url": base or "/"}],
         "paths": _paths(dialect, prefix="", schemas=REFERENCE),
         "components": {"schemas": dict(dialect.schemas), "securitySchemes": _SECURITY},
     }
@@ -81,20 +86,40 @@ def _operation(dialect: Dialect, route: Route) -> dict[str, Any]:
         "summary": route.summary,
         "tags": [dialect.name],
         "parameters": in_path + in_query,
-        "responses": {str(route.status): _answer(route.status, route.shows)}
+        "responses": {str(route.status): _answer(route.status, route.shows, media=_media(route), page=_has_page(route))}
         | {
             str(status): _answer(status, {"$ref": f"{REFERENCE}Error"})
             for status in sorted({*EVERYWHERE, *route.refuses})
         },
     }
     if route.body is not None:
-        operation["requestBody"] = {"required": True, "content": {"application/json": {"schema": dict(route.body)}}}
+        content = {"application/json": {"schema": dict(route.body)}}
+        operation["requestBody"] = {"required": not route.body_optional, "content": content}
+    if route.form is not None:
+        fields = {"schema": dict(route.form)}
+        operation["requestBody"] = {"content": {URLENCODED: fields, MULTIPART: fields}}
+    if route.public:
+        operation["security"] = [{}]
+    elif dialect.requires_key:
+        operation["security"] = [{"key": []}]
     return operation
 
 
-def _answer(status: int, schema: Mapping[str, Any] | None) -> dict[str, Any]:
-    content = {} if schema is None else {"content": {"application/json": {"schema": dict(schema)}}}
-    return {"description": MEANINGS[status], **content}
+def _media(route: Route) -> str:
+    return route.media if route.events is None else EVENT_STREAM
+
+
+def _has_page(route: Route) -> bool:
+    return route.page is not None and route.page_when is None
+
+
+def _answer(
+    status: int, schema: Mapping[str, Any] | None, *, media: str = "application/json", page: bool = False
+) -> dict[str, Any]:
+    if schema is None:
+        return {"description": MEANINGS[status]}
+    content = {media: {"schema": dict(schema)}} | ({"text/html": {"schema": {"type": "string"}}} if page else {})
+    return {"description": MEANINGS[status], "content": content}
 
 
 def _under(value: Any, schemas: str) -> Any:

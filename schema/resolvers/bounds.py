@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from typing import Any, Generic, TypeVar
 
 from schema.context import Context
@@ -21,9 +23,11 @@ __all__ = [
     "Window",
     "bounded",
     "check_filter",
+    "check_horizon",
     "check_ids",
     "check_offset",
     "window",
+    "within",
 ]
 
 DEFAULT_PAGE = 50
@@ -105,6 +109,12 @@ def check_offset(offset: int, limit: int) -> None:
     bounded("limit", limit, 1, MAX_LIMIT)
 
 
+def check_horizon(context: Context, field: str, run_at: datetime | None, horizon_ms: int) -> None:
+    """Raises InvalidInput for a time that is further ahead, by the database's clock."""
+    if run_at is not None and run_at - context.engine.clock.now() > timedelta(milliseconds=horizon_ms):
+        raise InvalidInput(field, f"must be at most {horizon_ms // (24 * 3600 * 1000)} days ahead.")
+
+
 def check_ids(field: str, ids: Sequence[str]) -> None:
     """Raises InvalidInput for more ids than one request may name."""
     if len(ids) > MAX_IDS:
@@ -121,8 +131,9 @@ def check_filter(filter: JobFilter) -> JobFilter:
         check_ids("filter.ids", filter.ids)
     for field, values in (("queues", filter.queues), ("names", filter.names), ("tags", filter.tags)):
         check_values(f"filter.{field}", values)
-    if filter.text is not None:
-        check_text("filter.text", filter.text, limit=MAX_TEXT)
+    for field, text in (("text", filter.text), ("nameContains", filter.name_contains)):
+        if text is not None:
+            check_text(f"filter.{field}", text, limit=MAX_TEXT)
     if len(filter.payload) > 10:
         raise InvalidInput("filter.payload", "at most 10 matches.")
     for match in filter.payload:
@@ -135,3 +146,8 @@ def check_values(field: str, values: Sequence[str] | None) -> None:
     """Raises InvalidInput for more values than an index can be asked for at once."""
     if values is not None and len(values) > MAX_VALUES:
         raise InvalidInput(field, f"at most {MAX_VALUES} values.")
+
+
+def within(context: Context, seconds: float) -> AbstractContextManager[None]:
+    """What is asked of the database inside is answered by then, or raises StoreUnavailable."""
+    return context.engine.within(seconds)

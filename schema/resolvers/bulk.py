@@ -14,7 +14,7 @@ from switchtower.engine import BulkOperation
 from switchtower.events import Topic
 from switchtower.jobs import JobFilter
 
-__all__ = ["get", "start", "watch"]
+__all__ = ["finish", "get", "start", "watch"]
 
 REFRESH_SECONDS = 1.0
 
@@ -29,6 +29,16 @@ async def start(context: Context, verb: str, filter: JobFilter, *, dry_run: bool
     """
     check_filter(filter)
     return await context.engine.bulk.start(verb, filter, caller=context.caller, dry_run=dry_run)
+
+
+@needs(Scope.OPERATE)
+async def finish(context: Context, verb: str, filter: JobFilter) -> BulkOperation:
+    """Does `verb` to every job that matches now, and answers when all is done. Raises InvalidInput."""
+    operation = await start(context, verb, filter)
+    if operation.id is not None and not operation.done:
+        async for found in watch(context, operation.id):
+            operation = found or operation
+    return operation
 
 
 @needs(Scope.READ)

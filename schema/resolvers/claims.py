@@ -14,6 +14,7 @@ from schema.context import Context
 from schema.resolvers.authority import needs
 from schema.resolvers.bounds import bounded, check_values
 from switchtower.access import Scope
+from switchtower.callers import EVERYTHING
 from switchtower.errors import InvalidInput, LeaseLost, NotFound
 from switchtower.ids import WORKER, new_id
 from switchtower.jobs import ClaimedJob, ErrorKind, Job, JobError, fingerprint
@@ -91,9 +92,11 @@ async def claim(context: Context, request: ClaimRequest, *, with_: frozenset[str
     A worker that is draining is given none.
 
     Raises:
-        InvalidInput; NotFound: the worker is another tenant's.
+        InvalidInput; NotFound: a queue; the worker is another tenant's.
     """
     request.check()
+    for queue in request.queues:
+        context.caller.check_queue(queue)
     if request.worker_id is not None:
         await _own_worker(context, request.worker_id, may_be_new=True)
     worker = await _present(context, request)
@@ -234,14 +237,16 @@ async def append_log(
 
 
 async def _own_worker(context: Context, id: str, *, may_be_new: bool = False) -> None:
-    """A tenant's caller speaks only for workers of its tenant. Raises NotFound."""
-    org = context.caller.org
-    if org is None:
+    """A tenant's caller speaks only for workers of its tenant, one with a list only for those of its queues. Raises
+    NotFound."""
+    reach = context.caller.reach
+    if reach == EVERYTHING:
         return
     worker = (await context.engine.workers.get_many([id])).get(id)
     if worker is None and may_be_new:
         return
-    if worker is None or worker.org != org:
+    own = worker is not None and reach.org in (None, worker.org) and all(map(reach.sees, worker.queues))
+    if not own:
         raise NotFound("Worker", id)
 
 
@@ -253,7 +258,7 @@ def _check_lease(lease_ms: int | None) -> None:
 async def _held(context: Context, id: str) -> None:
     """A tenant's caller can report only on its own jobs, whatever token it has."""
     if (
-        context.caller.org is not None
+        context.caller.reach != EVERYTHING
         and await context.engine.jobs.get(id, caller=context.caller, with_=frozenset()) is None
     ):
         raise LeaseLost(id)
@@ -274,7 +279,7 @@ def _ran_ms(context: Context, job: Job | None) -> int:
 
 
 async def _report(context: Context, outcome: Outcome) -> Job:
-    return await context.engine.claims.report_one(outcome, org=context.caller.org)
+    return await context.engine.claims.report_one(outcome, reach=context.caller.reach)
 
 
 async def _after(context: Context, id: str, with_: frozenset[str] | None) -> Job:

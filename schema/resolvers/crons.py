@@ -18,7 +18,19 @@ from switchtower.events import Event, Gap, Topic
 from switchtower.jobs import Enqueued
 from switchtower.payloads import check_text
 
-__all__ = ["create", "delete", "events", "get", "next_runs", "offset_page", "page", "switch", "trigger", "update"]
+__all__ = [
+    "count",
+    "create",
+    "delete",
+    "events",
+    "get",
+    "next_runs",
+    "offset_page",
+    "page",
+    "switch",
+    "trigger",
+    "update",
+]
 
 MAX_RUNS = 100
 
@@ -39,10 +51,16 @@ async def page(context: Context, part: Window) -> Listing[Cron]:
 
 
 @needs(Scope.READ)
-async def offset_page(context: Context, *, offset: int, limit: int) -> list[Cron]:
-    """The crons, the oldest first, from the one with this number on. Raises InvalidInput."""
+async def offset_page(context: Context, *, offset: int, limit: int, queue: str | None = None) -> list[Cron]:
+    """The crons (of one queue), the oldest first, from the one with this number on. Raises InvalidInput."""
     check_offset(offset, limit)
-    return await context.engine.crons.offset_page(caller=context.caller, offset=offset, limit=limit)
+    return await context.engine.crons.offset_page(caller=context.caller, offset=offset, limit=limit, queue=queue)
+
+
+@needs(Scope.READ)
+async def count(context: Context, *, queue: str | None = None) -> int:
+    """How many crons there are (of one queue)."""
+    return (await context.engine.crons.count(caller=context.caller, queue=queue)).value
 
 
 @audited("cron.create")

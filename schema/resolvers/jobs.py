@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Collection, Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime
 
 from schema.context import Context
 from schema.resolvers.auditing import audited
 from schema.resolvers.authority import needs
-from schema.resolvers.bounds import Listing, Window, check_filter, check_ids, check_offset, check_values
+from schema.resolvers.bounds import Listing, Window, check_filter, check_horizon, check_ids, check_offset, check_values
 from schema.resolvers.streams import changes, follow
 from switchtower.access import Scope
 from switchtower.engine import Blockage, ErrorCluster, JobOrder
@@ -22,6 +23,7 @@ __all__ = [
     "MAX_ENQUEUES",
     "Counts",
     "EventFilter",
+    "JobOrder",
     "cancel",
     "children",
     "children_found",
@@ -36,6 +38,7 @@ __all__ = [
     "page",
     "promote",
     "remove",
+    "reschedule",
     "retry",
     "update",
     "watch",
@@ -73,12 +76,21 @@ async def page(
 
 @needs(Scope.READ)
 async def offset_page(
-    context: Context, filter: JobFilter, *, offset: int, limit: int, with_: frozenset[str] | None = None
+    context: Context,
+    filter: JobFilter,
+    *,
+    offset: int,
+    limit: int,
+    order: JobOrder = JobOrder.CREATED_ASC,
+    with_: frozenset[str] | None = None,
 ) -> list[Job]:
-    """The jobs that match, the oldest first, from the one with this number on. Raises InvalidInput."""
+    """The jobs that match, the oldest first unless `order` says otherwise, from the one with this number on. Raises
+    InvalidInput."""
     check_filter(filter)
     check_offset(offset, limit)
-    return await context.engine.jobs.offset_page(filter, caller=context.caller, offset=offset, limit=limit, with_=with_)
+    return await context.engine.jobs.offset_page(
+        filter, caller=context.caller, order=order, offset=offset, limit=limit, with_=with_
+    )
 
 
 @needs(Scope.READ)
@@ -182,6 +194,21 @@ async def retry(context: Context, id: str, *, only: Collection[JobState] | None 
 async def promote(context: Context, id: str) -> Job:
     """Makes a scheduled or retrying job due now. Raises NotFound, InvalidTransition."""
     return await context.engine.jobs.promote(id, caller=context.caller)
+
+
+@audited("job.reschedule", job_id="id")
+@needs(Scope.OPERATE)
+async def reschedule(
+    context: Context, id: str, run_at: datetime | None, *, horizon_ms: int, field: str = "runAt"
+) -> Job:
+    """Makes a job that has not begun due at a time, at most `horizon_ms` ahead, or now (None). `field` is what an error
+    calls the time.
+
+    Raises:
+        InvalidInput, NotFound, InvalidTransition.
+    """
+    check_horizon(context, field, run_at, horizon_ms)
+    return await context.engine.jobs.reschedule(id, run_at, caller=context.caller)
 
 
 @audited("job.remove", job_id="id")

@@ -11,9 +11,14 @@ from schema.resolvers.authority import needs
 from switchtower.access import ApiKey, CreatedKey, NewApiKey, Scope, TenantLimits, Usage
 from switchtower.callers import Caller
 
-__all__ = ["Viewer", "create", "get", "list_all", "revoke", "set_tenant_limits", "usage", "viewer"]
+__all__ = ["Viewer", "are_asked_for", "create", "get", "list_all", "revoke", "set_tenant_limits", "usage", "viewer"]
 
 USAGE_DAYS = 30
+
+
+async def are_asked_for(context: Context) -> bool:
+    """Whether callers need a key; everybody may know that."""
+    return not await context.engine.keys.none_exists()
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@ from schema.resolvers.authority import needs
 from schema.resolvers.bounds import bounded
 from schema.resolvers.streams import changes_where
 from switchtower.access import Scope
+from switchtower.callers import EVERYTHING
 from switchtower.events import Topic
 from switchtower.metrics import Granularity, MetricBucket, Snapshot
 from switchtower.payloads import check_text
@@ -29,7 +30,7 @@ def enabled(context: Context) -> bool:
 @needs(Scope.READ)
 async def buckets(
     context: Context,
-    queue: str,
+    queue: str | None,
     *,
     name: str | None,
     by_name: bool,
@@ -37,8 +38,12 @@ async def buckets(
     since: datetime | None,
     until: datetime | None,
 ) -> list[MetricBucket]:
-    """The buckets of a queue. Raises InvalidInput for a range out of bounds, and where metrics are turned off."""
-    check_text("queue", queue, limit=256)
+    """The buckets of a queue, or of all together.
+
+    Raises InvalidInput for a range out of bounds, and where metrics are turned off.
+    """
+    if queue is not None:
+        check_text("queue", queue, limit=256)
     return await context.engine.metrics.buckets(
         queue, caller=context.caller, name=name, by_name=by_name, granularity=granularity, since=since, until=until
     )
@@ -53,9 +58,9 @@ async def sparklines(context: Context) -> dict[str, list[int]]:
 
 @needs(Scope.READ)
 async def history(context: Context, limit: int) -> list[Snapshot]:
-    """The last snapshots of the totals, newest first; they are the operator's, a tenant sees none."""
+    """The last snapshots of the totals, newest first; whoever sees only a part of it all gets none."""
     bounded("limit", limit, 1, MAX_HISTORY)
-    return [] if context.caller.org is not None else await context.engine.metrics.history(limit=limit)
+    return [] if context.caller.reach != EVERYTHING else await context.engine.metrics.history(limit=limit)
 
 
 @needs(Scope.READ)

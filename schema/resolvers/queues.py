@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Collection, Sequence
 
 from schema.context import Context
 from schema.resolvers.auditing import audited
@@ -11,14 +11,30 @@ from schema.resolvers.authority import needs
 from schema.resolvers.bounds import bounded, check_values
 from schema.resolvers.streams import follow
 from switchtower.access import Scope
-from switchtower.engine import GroupCount, Queue
+from switchtower.engine import Activity, GroupCount, Queue
 from switchtower.errors import NotFound
 from switchtower.events import Event, Gap, Topic
 from switchtower.limits import QueueLimits
 from switchtower.payloads import check_text
 from switchtower.states import JobState
 
-__all__ = ["clean", "drain", "events", "get", "list_all", "obliterate", "pause", "resume", "set_limits", "watch_counts"]
+__all__ = [
+    "Activity",
+    "GroupCount",
+    "Queue",
+    "activity",
+    "clean",
+    "drain",
+    "events",
+    "get",
+    "groups",
+    "list_all",
+    "obliterate",
+    "pause",
+    "resume",
+    "set_limits",
+    "watch_counts",
+]
 
 MAX_NAME = 256
 DAY_MS = 24 * 3600 * 1000
@@ -37,8 +53,14 @@ async def list_all(context: Context) -> list[Queue]:
 
 
 @needs(Scope.READ)
+async def activity(context: Context, names: Sequence[str]) -> dict[str, Activity]:
+    """What was last done in each of these queues, and what repeats in it."""
+    return await context.engine.queues.activity(names, caller=context.caller)
+
+
+@needs(Scope.READ)
 async def groups(context: Context, name: str) -> list[GroupCount]:
-    """The groups of a queue with their waiting and active jobs."""
+    """The groups of a queue with their waiting and active jobs. Raises NotFound."""
     return await context.engine.queues.groups(name, caller=context.caller)
 
 
@@ -75,16 +97,27 @@ async def drain(context: Context, name: str) -> int:
 
 @audited("queue.clean", queue="name")
 @needs(Scope.OPERATE)
-async def clean(context: Context, name: str, state: JobState, *, grace_ms: int = 0, limit: int = 10_000) -> int:
-    """Removes the queue's jobs of one state that are older than the grace; answers with how many.
+async def clean(
+    context: Context,
+    name: str,
+    states: JobState | Collection[JobState],
+    *,
+    grace_ms: int = 0,
+    limit: int | None = 10_000,
+    by_age: bool = False,
+) -> int:
+    """Removes the queue's jobs of these states that are older than the grace (`by_age`: since they ended, or were
+    created), at most `limit`; answers with how many.
 
     Raises:
-        InvalidInput (active jobs cannot be cleaned), NotFound.
+        InvalidInput (active jobs cannot be cleaned, unless by their age), NotFound.
     """
     bounded("graceMs", grace_ms, 0, 36_500 * DAY_MS)
-    bounded("limit", limit, 1, 100_000)
+    if limit is not None:
+        bounded("limit", limit, 1, 100_000)
     await _known(context, name)
-    return await context.engine.queues.clean(name, state, grace_ms=grace_ms, caller=context.caller, limit=limit)
+    queues = context.engine.queues
+    return await queues.clean(name, states, grace_ms=grace_ms, caller=context.caller, limit=limit, by_age=by_age)
 
 
 @audited("queue.obliterate", queue="name")

@@ -9,7 +9,7 @@ from switchtower.access import Scope
 from switchtower.engine import Found, SearchType
 from switchtower.errors import InvalidInput
 
-__all__ = ["find"]
+__all__ = ["SearchType", "find"]
 
 MAX_HITS = 100
 

@@ -57,7 +57,7 @@ class PublishedEvent:
 @needs(Scope.READ)
 async def names(context: Context) -> list[Workflow]:
     """The workflows that live workers have, by name."""
-    found = await context.engine.workflows.names(org=context.caller.org)
+    found = await context.engine.workflows.names(reach=context.caller.reach)
     return [Workflow(name, versions) for name, versions in found.items()]
 
 

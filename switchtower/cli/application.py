@@ -26,6 +26,7 @@ from switchtower.cli import (
     stats,
     tail,
     top,
+    webhooks,
     workflows,
 )
 from switchtower.cli.output import EXIT_REFUSED, exit_code, report
@@ -64,6 +65,7 @@ app.add_typer(flows.app, name="flows")
 app.add_typer(workflows.app, name="workflows")
 app.add_typer(dead_letters.app, name="dlq")
 app.add_typer(keys.app, name="keys")
+app.add_typer(webhooks.app, name="webhooks")
 app.command("stats")(stats.stats)
 app.command("audit")(audit.audit)
 app.command("search")(search.search)

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Annotated, Any
 
 import typer
 
+from switchtower.cli.beside import beside_the_database
 from switchtower.cli.options import AsJson, DataDir, MongodbUrl
 from switchtower.cli.output import note, print_json, print_table, print_text
-from switchtower.cli.places import setting
-from switchtower.cli.services import data_path
 
 __all__ = ["app"]
 
@@ -19,22 +17,7 @@ app = typer.Typer(help="Create, list and revoke API keys.", no_args_is_help=True
 
 
 def _run(mongodb_url: str | None, data_dir: Any, do: Callable[[Any, Any], Awaitable[Any]]) -> Any:
-    from switchtower import embedded
-    from switchtower.callers import Caller
-    from switchtower.engine import Engine
-
-    async def run(url: str) -> Any:
-        engine = await Engine.connect(url, database=setting("database", None, "switchtower"), role="client")
-        try:
-            await engine.prepare()
-            return await do(engine.keys, Caller("operator", source="cli"))
-        finally:
-            await engine.close()
-
-    if url := setting("mongodb_url", mongodb_url, "") or None:
-        return asyncio.run(run(url))
-    with embedded.start(data_path(data_dir)) as mongodb:
-        return asyncio.run(run(mongodb.url))
+    return beside_the_database(mongodb_url, data_dir, lambda engine, caller: do(engine.keys, caller))
 
 
 def _row(key: Any) -> dict[str, Any]:
@@ -47,6 +30,9 @@ def create(
     name: Annotated[str, typer.Argument(help="What it is called.")],
     scope: Annotated[list[str], typer.Option(help="read, operate, admin or work; repeat it for several.")],
     org: Annotated[str | None, typer.Option(help="The tenant that it sees; without it, an operator's key.")] = None,
+    queue: Annotated[
+        list[str] | None, typer.Option(help="A queue that exists for it; repeat it for several; without it, all.")
+    ] = None,
     mongodb_url: MongodbUrl = None,
     data_dir: DataDir = None,
     as_json: AsJson = False,
@@ -59,7 +45,7 @@ def create(
         scopes = [Scope(each.lower()) for each in scope]
     except ValueError:
         raise InvalidInput("scope", "must be read, operate, admin or work.") from None
-    new = NewApiKey(name=name, scopes=scopes, org=org)
+    new = NewApiKey(name=name, scopes=scopes, org=org, queues=queue or None)
     created = _run(mongodb_url, data_dir, lambda keys, caller: keys.create(new, caller=caller))
     if as_json:
         print_json({**_row(created.key), "secret": created.secret})

@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 import switchtower
 from switchtower.errors import ConfigurationError
 
-__all__ = ["child_environment", "require_server", "server_root", "setting"]
+__all__ = ["child_environment", "database_name", "is_set", "require_server", "server_root", "setting"]
 
 T = TypeVar("T", str, int, Path)
 
@@ -59,6 +59,16 @@ def setting(name: str, given: T | None, default: T) -> T:
     if not isinstance(value, int if isinstance(default, int) else str) or isinstance(value, bool):
         raise ConfigurationError(f"{name} in {FILE} is {value!r}; correct it there.")
     return type(default)(value)
+
+
+def database_name() -> str:
+    """The database that the processes of this configuration use."""
+    return setting("database", os.environ.get("SWITCHTOWER_DATABASE") or None, "switchtower")
+
+
+def is_set(name: str) -> bool:
+    """Whether the environment or switchtower.toml says something of a setting."""
+    return f"SWITCHTOWER_{name.upper()}" in os.environ or name in _file()
 
 
 def child_environment(root: Path, **settings: str | None) -> dict[str, str]:

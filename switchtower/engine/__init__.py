@@ -6,6 +6,7 @@ import os
 import secrets
 import socket
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 
 from switchtower.clock import DatabaseClock
 from switchtower.engine.audit import Audit
@@ -14,16 +15,19 @@ from switchtower.engine.bulk import Bulk, BulkOperation
 from switchtower.engine.claims import Claims
 from switchtower.engine.crons import Crons
 from switchtower.engine.dead_letters import DeadLetter, DeadLetterFilter, DeadLetters
+from switchtower.engine.deliveries import Deliveries
 from switchtower.engine.effects import Effects
+from switchtower.engine.error_clusters import ErrorCluster
 from switchtower.engine.flows import Flows
-from switchtower.engine.jobs import ErrorCluster, JobOrder, Jobs
+from switchtower.engine.jobs import JobOrder, Jobs
 from switchtower.engine.keys import Keys
 from switchtower.engine.metrics import Metrics
-from switchtower.engine.queues import GroupCount, Queue, Queues
+from switchtower.engine.queues import Activity, GroupCount, Queue, Queues
 from switchtower.engine.refusals import write_down
 from switchtower.engine.search import Found, Search, SearchType, checked_paths
 from switchtower.engine.stats import Stats, Totals
 from switchtower.engine.upkeep import Retention, Upkeep
+from switchtower.engine.webhooks import Webhooks
 from switchtower.engine.workers import Workers
 from switchtower.engine.workflows import Workflows
 from switchtower.errors import ConfigurationError
@@ -32,10 +36,11 @@ from switchtower.payloads import PAYLOAD_LIMIT
 from switchtower.store import changes
 from switchtower.store.collections import Store
 from switchtower.store.doctor import Finding, examine
-from switchtower.store.driver import connect, translate_errors
+from switchtower.store.driver import connect, time_limit, translate_errors
 from switchtower.store.indexes import create_indexes, missing_indexes
 
 __all__ = [
+    "Activity",
     "Blockage",
     "BlockageKind",
     "BulkOperation",
@@ -86,11 +91,13 @@ class Engine:
         self.bulk = Bulk(store, self.effects, self.holder)
         self.flows = Flows(store, self.effects, self.bulk, payload_limit)
         self.workflows = Workflows(store, self.jobs, self.effects, payload_limit)
-        self.keys = Keys(store)
+        self.webhooks = Webhooks(store)
+        self.keys = Keys(store, self.webhooks)
+        self.deliveries = Deliveries(store, self.claims)
         self.crons = Crons(store, self.jobs, payload_limit)
         self.stats = Stats(store)
         self.metrics = Metrics(store, self.stats, enabled=metrics)
-        self.blockages = Blockages(store)
+        self.blockages = Blockages(store, self.webhooks)
         self.search = Search(store, self.queues)
         self.upkeep = Upkeep(store, self.effects, self.workers, self.bulk, retention, self.metrics, self.audit)
         write_down(self)
@@ -162,6 +169,10 @@ class Engine:
     async def check(self) -> list[Finding]:
         """What an operator should know about this database."""
         return await examine(self._store)
+
+    def within(self, seconds: float) -> AbstractContextManager[None]:
+        """What is asked inside is answered by then, or raises StoreUnavailable; the database gives it up as well."""
+        return time_limit(int(seconds * 1_000))
 
     def hub(self) -> EventHub:
         """The process's one hub of events; it opens its stream on first use."""

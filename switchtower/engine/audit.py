@@ -38,17 +38,17 @@ class Audit:
         """One keyset page, the newest first; the cursor is the id. Raises: InvalidInput."""
         if after is not None and not after.startswith(f"{AUDIT}_"):
             raise InvalidInput("after", "is not a cursor of this list.")
-        rows = await commands.page(self._store, filter, org=caller.org, after=after, limit=first + 1)
+        rows = await commands.page(self._store, filter, reach=caller.reach, after=after, limit=first + 1)
         shown = rows[:first]
         return Page(shown, [row.id for row in shown], has_next=len(rows) > first, has_previous=after is not None)
 
     async def count(self, filter: AuditFilter, *, caller: Caller, cap: int = 10_000) -> Count:
         """How many rows match, counted up to `cap`."""
-        return Count(*await commands.count(self._store, filter, org=caller.org, cap=cap))
+        return Count(*await commands.count(self._store, filter, reach=caller.reach, cap=cap))
 
     async def get(self, id: str, *, caller: Caller) -> AuditRow | None:
         """The row with this id; None when the caller sees none."""
-        return await commands.find(self._store, id, org=caller.org)
+        return await commands.find(self._store, id, reach=caller.reach)
 
     async def relay(self, events: Sequence[Event]) -> int:
         """Writes the rows of these events, those that are there already excepted. Returns: how many there are."""
@@ -73,6 +73,13 @@ class Audit:
             await commands.put(self._store, [row], keep_seconds=self._keep_seconds)
         except Exception:
             log.warning("the audit row of a refused %s could not be written", action, exc_info=True)
+
+    async def noted(
+        self, action: str, *, caller: Caller, details: Mapping[str, Any], queue: str | None, job_id: str | None
+    ) -> None:
+        """Writes down an action that was done although there was nothing to do, so that no event tells of it."""
+        row = self._row(action, caller, queue=queue, job_id=job_id, details=details)
+        await commands.put(self._store, [row], keep_seconds=self._keep_seconds)
 
     async def missed(self, reason: str) -> None:
         """Writes down that the history of changes was lost: rows of actions in it may be missing."""

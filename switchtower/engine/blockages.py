@@ -11,15 +11,19 @@ from enum import StrEnum
 from typing import Any
 
 from switchtower.engine.permits import Permits, described
+from switchtower.engine.webhooks import Webhooks
 from switchtower.jobs import Job
 from switchtower.limits import Limit
 from switchtower.states import FINAL, JobState
+from switchtower.store import leases
 from switchtower.store import queues as queue_commands
 from switchtower.store.collections import Store
 from switchtower.store.driver import translate_errors
 from switchtower.store.guards import claimable
-from switchtower.store.indexes import HOT
+from switchtower.store.indexes import DELIVERIES, HOT
+from switchtower.store.lines import in_line, line_from
 from switchtower.store.permits import Level
+from switchtower.webhooks import COURIER, Target
 
 __all__ = ["Blockage", "BlockageKind", "Blockages"]
 
@@ -43,6 +47,8 @@ class BlockageKind(StrEnum):
     RATE_LIMIT = "rate_limit"
     NO_WORKER = "no_worker"
     NO_HANDLER = "no_handler"
+    NO_WEBHOOK = "no_webhook"
+    NO_COURIER = "no_courier"
     JOBS_AHEAD = "jobs_ahead"
     CRON_DISABLED = "cron_disabled"
 
@@ -61,8 +67,9 @@ class Blockage:
 class Blockages:
     """Explains, from the job and from what surrounds it now."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, webhooks: Webhooks) -> None:
         self._store = store
+        self._webhooks = webhooks
         self._permits = Permits(store)
 
     async def of(self, job: Job) -> list[Blockage]:
@@ -89,7 +96,8 @@ class Blockages:
         workers = await self._store.workers.find(
             {"state": {"$in": ["live", "draining"]}}, {"queues": 1, "names": 1}
         ).to_list(1_000)
-        unserved = {(job.queue, job.name) for job in held if _lacks_handler(job, workers)}
+        undelivered = await self._undelivered([job for job in held if job.webhook])
+        unserved = {(job.queue, job.name) for job in held if not job.webhook and _lacks_handler(job, workers)}
         waiting = await self._waiting(unserved) if unserved else {}
         bounds = await self._limits([job for job in held if job.state is JobState.WAITING], controls)
         free = []
@@ -98,13 +106,30 @@ class Blockages:
                 continue
             found += _paused(job, controls[job.queue])
             found += bounds.get(job.id, [])
-            found += _unserved(job, workers, waiting)
+            found += undelivered.get(job.id, []) if job.webhook else _unserved(job, workers, waiting)
             if not found and job.state is JobState.WAITING:
                 free.append((job, found))
         ahead = await self._ahead([job for job, _ in free])
         for job, found in free:
             found += ahead.get(job.id, [])
         return causes
+
+    async def _undelivered(self, jobs: Sequence[Job]) -> dict[str, list[Blockage]]:
+        """What keeps the courier from these jobs, by their ids: nobody set where they go, or no process delivers."""
+        if not jobs:
+            return {}
+        found: dict[str, list[Blockage]] = {job.id: [] for job in jobs}
+        targets = [line_from(job).targets for job in jobs]
+        for job, those, lacking in zip(jobs, targets, await self._webhooks.lacking(targets), strict=True):
+            if lacking:
+                whose = " nor ".join(_whose(target) for target in those)
+                message = f"No webhook has an address for {whose}; it is delivered as soon as one has."
+                found[job.id].append(Blockage(BlockageKind.NO_WEBHOOK, message, None, "setWebhook"))
+        if not await leases.is_held(self._store, COURIER):
+            message = "No process delivers webhooks now; start a server or a worker."
+            for causes in found.values():
+                causes.append(Blockage(BlockageKind.NO_COURIER, message))
+        return found
 
     async def _limits(
         self, jobs: Sequence[Job], controls: Mapping[str, queue_commands.AllControls]
@@ -155,16 +180,16 @@ class Blockages:
     async def _ahead(self, jobs: Sequence[Job]) -> dict[str, list[Blockage]]:
         if not jobs:
             return {}
-        places = {"rank": 1, "order": 1, "seq": 1, "queue": 1, "lane": 1}
+        places = {"rank": 1, "order": 1, "seq": 1, "queue": 1, "lane": 1, "line": 1}
         rows = await self._store.jobs.find({"_id": {"$in": [job.id for job in jobs]}}, places).to_list(None)
         found: dict[str, list[Blockage]] = {}
-        heads: dict[tuple[str, str], str | None] = {}
+        heads: dict[str, str | None] = {}
         for position, row in enumerate(rows):
-            line = (row["queue"], row["lane"])
             if position >= COUNTED:
-                if line not in heads:
-                    heads[line] = await self._head(*line)
-                some = heads[line] not in (None, row["_id"])
+                key = row.get("line") or f"{row['queue']}\x1f{row['lane']}"
+                if key not in heads:
+                    heads[key] = await self._head(row)
+                some = heads[key] not in (None, row["_id"])
                 count = "Other" if some else ""
             else:
                 count = await self._count_ahead(row)
@@ -173,10 +198,11 @@ class Blockages:
                 found[row["_id"]] = [Blockage(BlockageKind.JOBS_AHEAD, message, None, "updateJob")]
         return found
 
-    async def _head(self, queue: str, lane: str) -> str | None:
+    async def _head(self, row: Mapping[str, Any]) -> str | None:
         order = [("rank", 1), ("order", 1), ("seq", 1)]
-        row = await self._store.jobs.find_one(claimable(queue, lane=lane), {"_id": 1}, sort=order, hint=HOT)
-        return None if row is None else row["_id"]
+        match, index = _standing(row)
+        first = await self._store.jobs.find_one(match, {"_id": 1}, sort=order, hint=index)
+        return None if first is None else first["_id"]
 
     async def _count_ahead(self, row: Mapping[str, Any]) -> str:
         before = {
@@ -186,9 +212,24 @@ class Blockages:
                 {"rank": row["rank"], "order": row["order"], "seq": {"$lt": row["seq"]}},
             ]
         }
-        match = {**claimable(row["queue"], lane=row["lane"]), **before}
-        ahead = await self._store.jobs.count_documents(match, limit=10_000, hint=HOT)
+        match, index = _standing(row)
+        ahead = await self._store.jobs.count_documents({**match, **before}, limit=10_000, hint=index)
         return "10,000 or more" if ahead >= 10_000 else str(ahead or "")
+
+
+def _standing(row: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
+    """The jobs among which a job stands, and the index that has them in order."""
+    if "line" in row:
+        return in_line(row["line"]), DELIVERIES
+    return claimable(row["queue"], lane=row["lane"]), HOT
+
+
+def _whose(target: Target) -> str:
+    if target.key_id is not None:
+        return f"key {target.key_id}"
+    if not target.org and not target.app:
+        return "jobs without a tenant and application"
+    return " of ".join([*([f"application {target.app!r}"] if target.app else []), f"tenant {target.org!r}"])
 
 
 def _own(job: Job, events: Sequence[str] | None = None) -> list[Blockage]:

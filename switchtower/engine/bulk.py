@@ -15,15 +15,15 @@ from typing import Any
 
 from switchtower.callers import Caller
 from switchtower.engine.effects import Effects
-from switchtower.errors import InvalidInput
+from switchtower.errors import InvalidInput, StoreUnavailable
 from switchtower.ids import BULK, new_id
 from switchtower.jobs import JobFilter
 from switchtower.states import JobState
 from switchtower.store import bulk as commands
 from switchtower.store import leases, listing, operations
 from switchtower.store.collections import Store
-from switchtower.store.driver import DriverError, translate_errors
-from switchtower.store.guards import starts_from
+from switchtower.store.driver import DriverError, translate_errors, unavailable
+from switchtower.store.guards import listed, starts_from
 
 __all__ = ["VERBS", "Bulk", "BulkOperation"]
 
@@ -32,6 +32,7 @@ Document = dict[str, Any]
 log = logging.getLogger(__name__)
 
 CHUNK = 1_000
+MOST_EXPECTED = 1_000_000
 SAMPLE = 20
 TERM_MS = 15_000
 FIRST_ANSWER_SECONDS = 2.0
@@ -40,8 +41,9 @@ VERBS = ("cancel", "retry", "promote", "remove")
 
 @dataclass(frozen=True, slots=True)
 class BulkOperation:
-    """How far a bulk operation came. `matched` jobs met the filter, `changed` were moved, `failed` refused (a unique
-    key held elsewhere). A dry run has no id: it only counted (up to 10,000) and sampled."""
+    """How far a bulk operation came. `matched` jobs met the filter so far, `changed` were moved, `failed` refused (a
+    unique key held elsewhere); `expected` is how many matched at its start, None where that is not known. A dry run has
+    no id: it only counted (up to 10,000) and sampled."""
 
     id: str | None
     verb: str
@@ -54,6 +56,7 @@ class BulkOperation:
     actor: str
     created_at: datetime
     finished_at: datetime | None
+    expected: int | None = None
 
 
 def _operation_from(d: Document) -> BulkOperation:
@@ -69,6 +72,7 @@ def _operation_from(d: Document) -> BulkOperation:
         d["actor"],
         d["created_at"],
         d.get("finished_at"),
+        d.get("expected"),
     )
 
 
@@ -91,7 +95,7 @@ class Bulk:
         """
         if verb not in VERBS:
             raise InvalidInput("verb", f"must be one of {', '.join(VERBS)}.")
-        match = {"$and": [listing.filter_document(filter, org=caller.org), self._states(verb)]}
+        match = {"$and": [listing.filter_document(filter, reach=caller.reach), self._states(verb)]}
         now = self._store.clock.now()
         sample = [
             row["_id"]
@@ -120,6 +124,8 @@ class Bulk:
         }
         if filter.flow_id is not None:
             document["flow"] = document["event"]["1"]["flow"] = filter.flow_id
+        if caller.queues is not None:
+            document["queues"] = sorted(caller.queues)
         if caller.surface is not None:
             document["source"] = document["event"]["1"]["source"] = caller.surface
         await self._store.bulk_operations.insert_one(document)
@@ -134,7 +140,7 @@ class Bulk:
 
     async def get(self, id: str, *, caller: Caller) -> BulkOperation | None:
         """The operation with this id; None when the caller sees none."""
-        match = {"_id": id} | ({} if caller.org is None else {"org": caller.org})
+        match = {"_id": id} | ({} if caller.org is None else {"org": caller.org}) | listed(caller.reach)
         row = await self._store.bulk_operations.find_one(match)
         return None if row is None else _operation_from(row)
 
@@ -168,9 +174,12 @@ class Bulk:
         return {"state": {"$in": states}}
 
     async def _run(self, id: str) -> None:
-        duty = f"bulk {id}"
+        duty, counted = f"bulk {id}", False
         try:
             while await leases.acquire(self._store, duty, self._holder, TERM_MS) is not None:
+                if not counted:
+                    await self._expect(id)
+                    counted = True
                 if await self._chunk(id):
                     await self._store.leases.delete_one({"_id": duty})
                     return
@@ -180,6 +189,23 @@ class Bulk:
             with contextlib.suppress(DriverError):
                 await leases.resign(self._store, duty, self._holder)
             raise
+
+    async def _expect(self, id: str) -> None:
+        """Counts what is to be done before anything is; of more than a million, or where it takes too long, it stays
+        unknown."""
+        operation = await self._store.bulk_operations.find_one({"_id": id, "after": "", "expected": {"$exists": False}})
+        if operation is None:
+            return
+        match = {"$and": [commands.restored(operation["match"]), {"created_at": {"$lte": operation["cut"]}}]}
+        try:
+            value, exact = await listing.count(self._store, match, cap=MOST_EXPECTED)
+        except StoreUnavailable:
+            return
+        except DriverError as error:
+            if unavailable(error):
+                return
+            raise
+        await self._store.bulk_operations.update_one({"_id": id}, {"$set": {"expected": value if exact else None}})
 
     async def _chunk(self, id: str) -> bool:
         """One chunk; returns whether the operation is done.
@@ -196,9 +222,8 @@ class Bulk:
         match = {"$and": [commands.restored(operation["match"]), ids_only]}
         rows = await self._store.jobs.find(match, {"outbox": 1}, sort=[("_id", 1)], limit=CHUNK).to_list(None)
         ids = [row["_id"] for row in rows]
-        for row in rows:
-            if "outbox" in row and operation["verb"] in ("retry", "remove"):
-                await self._effects.relay(id=row["_id"])
+        if operation["verb"] in ("retry", "remove"):
+            await self._tell(ids, [row["_id"] for row in rows if "outbox" in row])
         failed = await self._apply(operation["verb"], ids, operation["actor"], mark) if ids else 0
         changed = await self._store.jobs.count_documents({"_id": {"$in": ids}, "bulk": mark}) if ids else 0
         done = len(rows) < CHUNK
@@ -214,6 +239,14 @@ class Bulk:
             done=done,
         )
         return done
+
+    async def _tell(self, ids: list[str], untold: list[str]) -> None:
+        """Carries out what these jobs' ends declared, and what follows of it for others of the chunk."""
+        while untold:
+            for id in untold:
+                await self._effects.relay(id=id)
+            match = {"_id": {"$in": ids}, "outbox": {"$exists": True}}
+            untold = [row["_id"] async for row in self._store.jobs.find(match, {"_id": 1})]
 
     async def _apply(self, verb: str, ids: list[str], actor: str, mark: str) -> int:
         """Moves a chunk with one guarded write; where a unique key refuses one job, each job by itself. Returns:

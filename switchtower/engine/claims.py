@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from switchtower.callers import EVERYTHING, Reach
 from switchtower.engine.effects import Effects
 from switchtower.engine.lanes import Lanes
 from switchtower.engine.outcomes import chunks, endings, log_statements, remarks
@@ -30,6 +31,7 @@ from switchtower.store.claims import Statement
 from switchtower.store.collections import Store
 from switchtower.store.documents import claimed_from, job_from
 from switchtower.store.driver import heed_cancellation, translate_errors, unavailable
+from switchtower.store.guards import within
 from switchtower.workers import Outcome, OutcomeKind
 
 __all__ = ["Claims"]
@@ -102,7 +104,7 @@ class Claims:
         if not queues or limit < 1:
             return []
         if self._doubts:
-            late = await self._late(worker_id)
+            late = await self.late(worker_id)
             if late:
                 return late
         self._turn += 1
@@ -151,8 +153,12 @@ class Claims:
                 return await self._win_in_turn(queue, state, wanted, org, limit, token, worker_id)
         except BaseException:
             # Cancelled or failed half-way: whatever the token won, nobody was told of.
-            self._doubts.append(_Doubt(token, worker_id, time.monotonic()))
+            self.doubt(token, worker_id)
             raise
+
+    def doubt(self, token: str, worker_id: str) -> None:
+        """A claim under this token ended half-way: what it won is found by a later claim of the worker."""
+        self._doubts.append(_Doubt(token, worker_id, time.monotonic()))
 
     async def _win(
         self,
@@ -165,7 +171,7 @@ class Claims:
         worker_id: str,
     ) -> list[ClaimedJob]:
         if limit == 1 or not state.hot:
-            row = await self._settled(
+            row = await self.settled(
                 commands.claim_one(
                     self._store, queue, names=names, condition=condition, token=token, worker_id=worker_id
                 ),
@@ -178,7 +184,7 @@ class Claims:
             rows = await self._batch(queue, state, names, condition, limit, token, worker_id)
         if not rows:
             return []
-        return await self._allowed(rows, await self._read_controls(queue, state))
+        return await self.allowed(rows, await self._read_controls(queue, state))
 
     async def _win_in_turn(
         self,
@@ -199,7 +205,7 @@ class Claims:
                 if await self._read_controls(queue, state) == controls:
                     return []
                 continue
-            won = await self._settled(
+            won = await self.settled(
                 permits.claim(
                     self._store, permits.grouped(grant.jobs), token=token, worker_id=worker_id, before=grant.before
                 ),
@@ -215,7 +221,7 @@ class Claims:
             if rows:
                 place = {id: position for position, id in enumerate(grant.jobs)}
                 rows.sort(key=lambda row: place[row["_id"]])
-                return await self._allowed(rows, await self._read_controls(queue, state), grant.limits)
+                return await self.allowed(rows, await self._read_controls(queue, state), grant.limits)
         return []
 
     async def _batch(
@@ -243,7 +249,7 @@ class Claims:
         if not head.rows:
             return []
         state.floor = head.last
-        rows = await self._settled(
+        rows = await self.settled(
             commands.claim_batch(self._store, head, token=token, worker_id=worker_id), token, worker_id
         )
         if rows is None:
@@ -252,7 +258,7 @@ class Claims:
         place = {id: position for position, id in enumerate(head.ids)}
         return sorted(rows, key=lambda row: place[row["_id"]])
 
-    async def _settled(self, claim: Any, token: str, worker_id: str) -> Any:
+    async def settled(self, claim: Any, token: str, worker_id: str) -> Any:
         """The claim's answer; when the answer was lost, what its token holds."""
         try:
             return await claim
@@ -263,7 +269,7 @@ class Claims:
             self._doubts.append(_Doubt(token, worker_id, time.monotonic(), known={row["_id"] for row in rows}))
             return rows
 
-    async def _late(self, worker_id: str) -> list[ClaimedJob]:
+    async def late(self, worker_id: str) -> list[ClaimedJob]:
         """What claims of this worker won whose answers were lost, and which nobody was told of."""
         now = time.monotonic()
         self._doubts = [doubt for doubt in self._doubts if now - doubt.since < DOUBT_SECONDS]
@@ -276,7 +282,7 @@ class Claims:
             if rows:
                 doubt.known.update(row["_id"] for row in rows)
                 queue = rows[0]["queue"]
-                return await self._allowed(rows, await self._read_controls(queue, self._queues[queue, None]))
+                return await self.allowed(rows, await self._read_controls(queue, self._queues[queue, None]))
         return []
 
     async def _read_back(self, token: str, worker_id: str, *, acknowledged: bool = False) -> list[Document]:
@@ -294,7 +300,7 @@ class Claims:
         state.controls = await queues.all_controls(self._store, queue)
         return state.controls
 
-    async def _allowed(
+    async def allowed(
         self, rows: list[Document], controls: queues.AllControls, granted: Mapping[str, Limit] | None = None
     ) -> list[ClaimedJob]:
         """Gives back what was paused, or limited otherwise than it was `granted`, before it was won: nothing starts on
@@ -355,12 +361,12 @@ class Claims:
         tokens = {outcome.job_id: outcome.token for outcome in outcomes}
         return set(tokens) - (await commands.winners(self._store, tokens)).keys()
 
-    async def report_one(self, outcome: Outcome, *, org: str | None = None) -> Job:
+    async def report_one(self, outcome: Outcome, *, reach: Reach = EVERYTHING) -> Job:
         """Writes how one run ended and returns the job after it; a repeat by the winner gets the same answer.
 
         Raises: LeaseLost; nothing was written then.
         """
-        scope = {} if org is None else {"org": org}
+        scope = within(reach)
         (statement,) = endings([outcome], result_limit=self._result_limit)
         filter = {**statement.document()["q"], **scope}
         row = await self._store.jobs.find_one_and_update(filter, statement.pipeline, return_document=True)

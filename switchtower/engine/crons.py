@@ -15,7 +15,7 @@ from switchtower.crons import CatchUp, Cron, Fire, NewCron, Overlap, Schedule
 from switchtower.engine.jobs import Jobs
 from switchtower.errors import Conflict, InvalidInput, InvalidTransition, NotFound, StoreUnavailable, SwitchtowerError
 from switchtower.ids import CRON, JOB, new_id, settled_id
-from switchtower.jobs import Enqueued, Job
+from switchtower.jobs import Enqueued, Job, NewJob
 from switchtower.pages import Count, Page
 from switchtower.states import FINAL
 from switchtower.store import crons as commands
@@ -52,9 +52,10 @@ class Crons:
     async def create(self, new: NewCron, *, caller: Caller) -> Cron:
         """Creates a cron. Creating it again under its name with the same definition answers with the one that is there.
 
-        Raises: InvalidInput, Conflict when the name stands for another definition.
+        Raises: InvalidInput, NotFound (the queue), Conflict when the name stands for another definition.
         """
         new.check(payload_limit=self._payload_limit)
+        caller.check_queue(new.job.queue)
         document = self._document(new, caller)
         try:
             await commands.insert(self._store, document, actor=caller.actor, source=caller.surface)
@@ -89,7 +90,7 @@ class Crons:
             "name": new.name,
             "org": caller.owner,
             "schedule": commands.schedule_document(schedule),
-            "job": commands.job_template(new.job),
+            "job": commands.job_template(_addressed(new.job, caller)),
             "enabled": new.enabled,
             "overlap": new.overlap.value,
             "catch_up": new.catch_up.value,
@@ -118,7 +119,7 @@ class Crons:
 
     async def get_many(self, ids: Sequence[str], *, caller: Caller) -> dict[str, Cron]:
         """Crons by id; those that are not visible are left out."""
-        match = {"_id": {"$in": list(ids)}, **job_commands.visible_to(caller)}
+        match = {"_id": {"$in": list(ids)}, **commands.visible_to(caller)}
         return {row["_id"]: commands.cron_from(row) async for row in self._store.crons.find(match)}
 
     async def page(self, *, caller: Caller, first: int = 50, after: str | None = None) -> Page[Cron]:
@@ -128,14 +129,17 @@ class Crons:
         items = [commands.cron_from(row) for row in shown]
         return Page(items, [row["_id"] for row in shown], has_next=len(rows) > first, has_previous=after is not None)
 
-    async def offset_page(self, *, caller: Caller, offset: int = 0, limit: int = 50) -> list[Cron]:
-        """A page by offset, the oldest first, as the REST dialects ask for it."""
-        rows = await commands.page(self._store, caller, after=None, limit=limit, skip=offset)
+    async def offset_page(
+        self, *, caller: Caller, offset: int = 0, limit: int = 50, queue: str | None = None
+    ) -> list[Cron]:
+        """A page by offset, the oldest first, as the REST dialects ask for it; with `queue`, of that queue's."""
+        rows = await commands.page(self._store, caller, after=None, limit=limit, skip=offset, queue=queue)
         return [commands.cron_from(row) for row in rows]
 
-    async def count(self, *, caller: Caller) -> Count:
-        """How many crons there are."""
-        return Count(await self._store.crons.count_documents(job_commands.visible_to(caller)), True)
+    async def count(self, *, caller: Caller, queue: str | None = None) -> Count:
+        """How many crons there are (of one queue)."""
+        match = {"$and": [commands.visible_to(caller), {} if queue is None else {"job.queue": queue}]}
+        return Count(await self._store.crons.count_documents(match), True)
 
     async def update(self, id: str, given: Mapping[str, Any], *, caller: Caller) -> Cron:
         """Changes what is given of a cron (fields as `NewCron` has them); its next slot is computed afresh.
@@ -172,10 +176,13 @@ class Crons:
                 **{field: given.get(field, getattr(cron, field)) for field in FIELDS},
             )
             wanted.check(payload_limit=self._payload_limit)
+            caller.check_queue(wanted.job.queue)
             now = self._store.clock.now()
             if "schedule" in given and given["schedule"].every_ms is not None:
                 same = cron.schedule.every_ms == given["schedule"].every_ms
                 wanted.schedule = self._anchored(given["schedule"], (cron.schedule.anchor if same else None) or now)
+            if "job" in given:
+                wanted.job = _addressed(wanted.job, caller)
             changed: Document = {
                 "name": wanted.name,
                 "schedule": commands.schedule_document(wanted.schedule),
@@ -283,15 +290,15 @@ class Crons:
                 # This process stood still, maybe for so long that the slot's job is done and forgotten.
                 return done
             fire = await self._make(cron, slot, previous, entry.get("skip"))
-            await commands.settle(self._store, cron.id, slot, fire, actor="system")
+            behind = await self._behind(cron, slot) if cron.limit is not None and row["next_at"] is None else None
+            await commands.settle(self._store, cron.id, slot, fire, actor="system", behind=behind)
             previous = fire.job_id or previous
-        if cron.limit is not None and row["next_at"] is None:
-            # A slot that was skipped does not count, so there may be one more.
-            again = await commands.find(self._store, cron.id, SYSTEM)
-            if again is not None and again["enabled"] and again["next_at"] is None:
-                following = commands.cron_from(again).following(row["due"][-1]["slot"])
-                await commands.go_on(self._store, again, next_at=following)
         return len(row["due"])
+
+    async def _behind(self, cron: Cron, slot: datetime) -> datetime | None:
+        """The slot behind another, whatever the cron's limit is: one that was skipped does not count."""
+        row = await commands.find(self._store, cron.id, SYSTEM)
+        return None if row is None else replace(commands.cron_from(row), limit=None).following(slot)
 
     async def _make(self, cron: Cron, slot: datetime, previous: str | None, skip: str | None) -> Fire:
         """The job of one slot: found, where an earlier try made it, else made as the overlap policy allows."""
@@ -331,3 +338,8 @@ def _definition(d: Mapping[str, Any]) -> tuple[Any, ...]:
     schedule = {key: value for key, value in d["schedule"].items() if key != "anchor"}
     rest = ("name", "job", "overlap", "catch_up", "jitter_ms", "starts_at", "ends_at", "limit")
     return (repr(sorted(schedule.items())), *(repr(d.get(key)) for key in rest))
+
+
+def _addressed(job: NewJob, caller: Caller) -> NewJob:
+    """A job to deliver goes to the webhook of the key that made the cron, whoever fires it."""
+    return replace(job, webhook_key=job.webhook_key or caller.key_id) if job.webhook else job

@@ -15,6 +15,7 @@ import orjson
 from switchtower.callers import Caller
 from switchtower.clock import from_ms, to_ms
 from switchtower.dead_letters import DeadLetter, DeadLetterFilter
+from switchtower.dialects import Dialect
 from switchtower.engine.audit import Audit
 from switchtower.engine.jobs import Jobs
 from switchtower.errors import InvalidInput, NotFound, SwitchtowerError
@@ -27,6 +28,7 @@ from switchtower.store.dead_letters import dead_letter_from
 from switchtower.store.documents import backoff_from
 from switchtower.store.driver import time_limit, translate_errors
 from switchtower.store.listing import TIME_LIMIT_MS
+from switchtower.webhooks import COURIER
 
 __all__ = ["DeadLetter", "DeadLetterFilter", "DeadLetters"]
 
@@ -69,7 +71,7 @@ class DeadLetters:
         """One keyset page, the newest failure first (or the oldest, with `ascending`)."""
         backwards = last is not None
         size = last if last is not None else first if first is not None else 50
-        clauses = [commands.filter_document(filter, org=caller.org)]
+        clauses = [commands.filter_document(filter, reach=caller.reach)]
         direction = 1 if ascending else -1
         for cursor, sign in ((after, direction), (before, -direction)):
             if cursor is not None:
@@ -97,14 +99,14 @@ class DeadLetters:
         self, filter: DeadLetterFilter, *, caller: Caller, offset: int = 0, limit: int = 50
     ) -> list[DeadLetter]:
         """A page by offset, the oldest failure first, as the REST dialects ask for it."""
-        match = commands.filter_document(filter, org=caller.org)
+        match = commands.filter_document(filter, reach=caller.reach)
         found = self._store.dead_letters.find(match, sort=[("failed_at", 1), ("_id", 1)], skip=offset, limit=limit)
         with time_limit(TIME_LIMIT_MS):
             return [dead_letter_from(row) for row in await found.to_list(limit)]
 
     async def count(self, filter: DeadLetterFilter, *, caller: Caller, cap: int = 100_000) -> Count:
         """How many entries match, counted up to `cap`."""
-        match = commands.filter_document(filter, org=caller.org)
+        match = commands.filter_document(filter, reach=caller.reach)
         with time_limit(TIME_LIMIT_MS):
             value = await self._store.dead_letters.count_documents(match, limit=cap + 1)
         return Count(min(value, cap), value <= cap)
@@ -140,7 +142,7 @@ class DeadLetters:
         changes: Mapping[str, Any] | None = None,
     ) -> tuple[list[Enqueued], list[SwitchtowerError]]:
         """Replays the oldest `limit` matching entries that never were, each once. Returns: jobs and errors."""
-        match = commands.filter_document(filter, org=caller.org) | {"replayed_at": {"$exists": False}}
+        match = commands.filter_document(filter, reach=caller.reach) | {"replayed_at": {"$exists": False}}
         rows = await self._store.dead_letters.find(
             match, {"_id": 1}, sort=[("failed_at", 1), ("_id", 1)], limit=limit
         ).to_list(None)
@@ -201,6 +203,11 @@ def _as_new(entry: dict[str, Any], idempotency_key: str | None) -> NewJob:
         remove_on_complete=get("remove_on_complete", False),
         remove_on_fail=get("remove_on_fail", False),
         idempotency_key=idempotency_key,
+        dialect=Dialect(entry["dialect"]) if "dialect" in entry else None,
+        rank=get("rank") if get("rank") != get("priority", 0) else None,
+        opts=get("opts"),
+        webhook=get("executor") == COURIER,
+        webhook_key=get("webhook_key"),
     )
 
 

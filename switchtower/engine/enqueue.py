@@ -1,18 +1,19 @@
 """How does a job come into being, exactly once whatever happens to the answer?
 
-Concurrent calls of one event-loop turn share one insert. Ids are made before the first try, so a repeated insert finds
-itself; caller's ids, idempotency keys and unique keys are unique indexes, so a duplicate is an answer, not a race.
+Ids are made before the first try, so a repeated insert finds itself; caller's ids, idempotency keys and unique keys are
+unique indexes, so a duplicate is an answer, not a race.
 """
 
 from __future__ import annotations
 
 import asyncio
-import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any
 
 from switchtower.callers import Caller
+from switchtower.engine.inserts import BATCH, Inserts, until_known
+from switchtower.engine.rooms import NoRoom, Rooms, is_bounded
 from switchtower.errors import (
     Conflict,
     InvalidInput,
@@ -24,21 +25,23 @@ from switchtower.errors import (
 )
 from switchtower.ids import JOB, new_id
 from switchtower.jobs import Deduplication, Enqueued, NewJob
+from switchtower.payloads import check_value
 from switchtower.states import FINAL, JobState
 from switchtower.store import jobs as commands
 from switchtower.store import operations, outbox, transitions
 from switchtower.store.collections import Store
 from switchtower.store.documents import job_document, job_from
 from switchtower.store.driver import unavailable
+from switchtower.store.templates import Filled, Template, likeness
 
 __all__ = ["Enqueuer"]
 
 Document = dict[str, Any]
-T = TypeVar("T")
+_Made = Document | Filled
+"""A job's document, which nobody looks into where a template made it."""
+_Templates = dict[tuple[Any, ...], Template]
 
-PATIENCE_SECONDS = 5.0
-BATCH = 1_000
-FLIGHTS = 2
+JOBS_PER_TURN = 50
 
 _REASONS = {
     "idempotency_key": Deduplication.IDEMPOTENCY_KEY,
@@ -54,31 +57,40 @@ class Enqueuer:
     def __init__(self, store: Store, payload_limit: int) -> None:
         self._store = store
         self._payload_limit = payload_limit
-        self._pending: list[tuple[Document, asyncio.Future[str | None]]] = []
-        self._flights = 0
-        self._scheduled = False
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._rooms = Rooms(store)
+        self._inserts = Inserts(store)
+        self._templates: dict[Caller, _Templates] = {}
+        self._templates_ms = 0
 
     async def enqueue(self, new: NewJob, *, caller: Caller, session: Any = None, lease: str | None = None) -> Enqueued:
         """Creates one job, or finds the one that an earlier equal call created.
 
-        Raises: InvalidInput; NotFound for an unknown parent or dependency; InvalidTransition for a parent that is
-        final;
+        Raises: InvalidInput; NotFound for an unknown parent or dependency; InvalidTransition for a parent that ended;
             Conflict for a duplicate inside the caller's own transaction; StoreUnavailable with an unknown outcome.
         """
+        if session is None and not (is_bounded(new) or new.parent_id is not None or new.depends_on):
+            made = self._made(new, caller, self._alike(caller))
+            refused = await self._inserts.one(made)
+            return Enqueued(made) if isinstance(made, Filled) else await self._answer(made, refused)
         new.check(payload_limit=self._payload_limit)
+        id = new_id(JOB)
+        if not is_bounded(new):
+            return await self._enqueue(id, new, caller, session, lease)
+        try:
+            async with self._rooms.place(new, id, caller=caller, keep=session is not None):
+                return await self._enqueue(id, new, caller, session, lease)
+        except NoRoom as full:
+            if session is None and (earlier := await self._earlier(new, caller)) is not None:
+                return earlier
+            raise Conflict(str(full)) from None
+
+    async def _enqueue(self, id: str, new: NewJob, caller: Caller, session: Any, lease: str | None) -> Enqueued:
         if session is not None:
-            return await self._within(session, new, caller)
+            return await self._within(session, id, new, caller)
         if new.parent_id is not None or new.depends_on:
-            return await self._linked(new, caller, lease)
-        document = self._document(new, caller)
-        loop = asyncio.get_running_loop()
-        future: asyncio.Future[str | None] = loop.create_future()
-        self._pending.append((document, future))
-        if not self._scheduled and self._flights < FLIGHTS:
-            self._scheduled = True
-            loop.call_soon(self._take_off)
-        return await self._answer(document, await future)
+            return await self._linked(id, new, caller, lease)
+        document = self._document(new, caller, id=id)
+        return await self._answer(document, await self._inserts.one(document))
 
     async def enqueue_as(self, id: str, new: NewJob, *, caller: Caller) -> Enqueued:
         """Creates the job that has this id whoever creates it; one that is there, or was removed, is an answer too.
@@ -87,24 +99,33 @@ class Enqueuer:
         """
         new.check(payload_limit=self._payload_limit)
         document = self._document(new, caller, id=id)
-        return await self._answer(document, (await self._insert([document])).get(0))
+        return await self._answer(document, (await self._inserts.many([document])).get(0))
 
     async def enqueue_many(self, news: Sequence[NewJob], *, caller: Caller) -> list[Enqueued | SwitchtowerError]:
         """Creates many jobs; every item gets its own answer, in order.
 
         One chunk is built while the one before is written; chunks are written in order, since their `seq` is the
-        server's.
+        server's. Jobs of a chunk that are alike (`templates.likeness`) share all but id and payload, times included.
         """
         answers: list[Enqueued | SwitchtowerError] = [StoreUnavailable()] * len(news)
-        documents: list[tuple[int, Document]] = []
+        documents: list[tuple[int, _Made]] = []
+        templates: _Templates = {}
         under_way: asyncio.Task[None] | None = None
         for position, new in enumerate(news):
             try:
-                new.check(payload_limit=self._payload_limit)
-                if new.parent_id is not None or new.depends_on:
-                    answers[position] = await self._linked(new, caller)
+                if is_bounded(new):
+                    # It counts those before it.
+                    if under_way is not None:
+                        await under_way
+                        under_way = None
+                    await self._insert_chunk(documents, answers)
+                    documents, templates = [], {}
+                    answers[position] = await self.enqueue(new, caller=caller)
+                elif new.parent_id is not None or new.depends_on:
+                    answers[position] = await self.enqueue(new, caller=caller)
+                    templates.clear()
                 else:
-                    documents.append((position, self._document(new, caller)))
+                    documents.append((position, self._made(new, caller, templates)))
             except SwitchtowerError as error:
                 answers[position] = error
             except Exception as error:
@@ -115,13 +136,38 @@ class Enqueuer:
                 if under_way is not None:
                     await under_way
                 under_way = asyncio.create_task(self._insert_chunk(documents, answers))
-                documents = []
+                documents, templates = [], {}
+            if position % JOBS_PER_TURN == 0:
+                # Or the chunk under way would only be sent when the next is built; nor may thousands hold the loop up.
                 await asyncio.sleep(0)
         if under_way is not None:
             await under_way
-        if documents:
-            await self._insert_chunk(documents, answers)
+        await self._insert_chunk(documents, answers)
         return answers
+
+    def _alike(self, caller: Caller) -> _Templates | None:
+        """Templates for what this caller enqueues one by one in this millisecond, since times are shared too; None for
+        the first job of a command, which may be alone in it."""
+        if not self._inserts.waits:
+            return None
+        now_ms = self._store.clock.now_ms()
+        if now_ms != self._templates_ms:
+            self._templates, self._templates_ms = {}, now_ms
+        return self._templates.setdefault(caller, {})
+
+    def _made(self, new: NewJob, caller: Caller, templates: _Templates | None) -> _Made:
+        """The document of a job that stands alone; from `templates` where one of its like is there."""
+        kind = None if templates is None else likeness(new)
+        template = None if templates is None or kind is None else templates.get(kind)
+        if template is not None:
+            check_value("payload", new.payload, limit=self._payload_limit)
+            return template.filled(new_id(JOB), new.payload)
+        new.check(payload_limit=self._payload_limit)
+        document = self._document(new, caller)
+        if templates is None or kind is None or not commands.is_announced(self._store, document):
+            return document
+        templates[kind] = template = Template(document)
+        return template.filled(document["_id"], new.payload)
 
     async def enqueue_awaited(
         self, jobs: Sequence[tuple[str, NewJob]], *, caller: Caller, parent_id: str | None, flow_id: str | None
@@ -139,24 +185,28 @@ class Enqueuer:
                     document["parent_id"] = document["event"]["1"]["parent"] = parent_id
                     document["flow_id"] = document["event"]["1"]["flow"] = flow_id
                 documents.append(document)
-            refused = await self._insert(documents)
+            refused = await self._inserts.many(documents)
             if refused:
                 raise Conflict(f"Another job holds the {next(iter(refused.values())).replace('_', ' ')} of a child.")
 
-    async def _insert_chunk(
-        self, chunk: list[tuple[int, Document]], answers: list[Enqueued | SwitchtowerError]
-    ) -> None:
+    async def _insert_chunk(self, chunk: list[tuple[int, _Made]], answers: list[Enqueued | SwitchtowerError]) -> None:
+        if not chunk:
+            return
         try:
-            refused = await self._insert([document for _, document in chunk])
+            refused = await self._inserts.many([document for _, document in chunk])
         except StoreUnavailable as error:
             for position, _ in chunk:
                 answers[position] = error
             return
         for offset, (position, document) in enumerate(chunk):
-            try:
-                answers[position] = await self._answer(document, refused.get(offset))
-            except SwitchtowerError as error:
-                answers[position] = error
+            if isinstance(document, Filled):
+                # It has no key that another job could hold.
+                answers[position] = Enqueued(document)
+            else:
+                try:
+                    answers[position] = await self._answer(document, refused.get(offset))
+                except SwitchtowerError as error:
+                    answers[position] = error
 
     def _document(
         self, new: NewJob, caller: Caller, *, id: str | None = None, pending: list[str] | None = None
@@ -170,53 +220,9 @@ class Enqueuer:
             source=caller.surface,
             now_ms=self._store.clock.now_ms(),
             pending=pending or [],
+            key_id=caller.key_id,
+            traceparent=caller.traceparent,
         )
-
-    def _take_off(self) -> None:
-        self._scheduled = False
-        while self._pending and self._flights < FLIGHTS:
-            batch, self._pending = self._pending[:BATCH], self._pending[BATCH:]
-            self._flights += 1
-            task = asyncio.ensure_future(self._fly(batch))
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
-
-    async def _fly(self, batch: list[tuple[Document, asyncio.Future[str | None]]]) -> None:
-        try:
-            refused = await self._insert([document for document, _ in batch])
-            for position, (_, future) in enumerate(batch):
-                if not future.done():
-                    future.set_result(refused.get(position))
-        except BaseException as error:
-            for _, future in batch:
-                if not future.done():
-                    future.set_exception(error if isinstance(error, Exception) else StoreUnavailable())
-            if not isinstance(error, Exception):
-                raise
-        finally:
-            self._flights -= 1
-            self._take_off()
-
-    async def _insert(self, documents: list[Document]) -> dict[int, str]:
-        """Inserts until the outcome is known; an own earlier landing is success."""
-        refused = await self._until_known(lambda: commands.insert_many(self._store, documents))
-        return {position: index for position, index in refused.items() if index != "_id"}
-
-    async def _until_known(self, write: Callable[[], Awaitable[T]]) -> T:
-        """Repeats a write that is harmless to repeat until its outcome is known, for at most `PATIENCE_SECONDS`."""
-        deadline = time.monotonic() + PATIENCE_SECONDS
-        while True:
-            try:
-                return await write()
-            except Exception as error:
-                if not unavailable(error):
-                    raise
-                if time.monotonic() > deadline:
-                    raise StoreUnavailable(
-                        "The database did not confirm the enqueue; it may have happened. Repeat it with the same "
-                        "idempotencyKey or jobId to get exactly one job."
-                    ) from error
-                await asyncio.sleep(0.05)
 
     async def _answer(self, document: Document, refused: str | None) -> Enqueued:
         """The job that was created, or the one that holds what the insert was refused for."""
@@ -237,7 +243,7 @@ class Enqueuer:
                 if answer is not None:
                     return answer
                 continue
-            refused = (await self._insert([document])).get(0)
+            refused = (await self._inserts.many([document])).get(0)
         raise Conflict("The key changed hands twenty times while this job was being enqueued; try again.")
 
     async def _deduplicated(self, document: Document, holder: Document) -> Enqueued | None:
@@ -256,7 +262,7 @@ class Enqueuer:
             return Enqueued(job_from(holder), Deduplication.IDEMPOTENCY_KEY)
         if asked["mode"] == "debounce" or asked.get("replace"):
             pipeline = operations.replace(document, document["event"]["1"]["actor"])
-            replaced = await self._until_known(lambda: commands.replace(self._store, id, document, pipeline))
+            replaced = await until_known(lambda: commands.replace(self._store, id, document, pipeline))
             if replaced is None:
                 # It changed under our eyes, perhaps by this very write whose answer was lost.
                 found = await commands.find_by_ids(self._store, [id])
@@ -267,7 +273,7 @@ class Enqueuer:
             if holder["dedup"]["mode"] == "debounce":
                 return None
         if asked.get("extend"):
-            await self._until_known(lambda: commands.extend(self._store, id, document))
+            await until_known(lambda: commands.extend(self._store, id, document))
         return Enqueued(job_from(holder), Deduplication(holder["dedup"]["mode"]))
 
     async def _holder(self, document: Document, index: str) -> Document | None:
@@ -290,11 +296,11 @@ class Enqueuer:
             return holder if still else None
         return holder
 
-    async def _within(self, session: Any, new: NewJob, caller: Caller) -> Enqueued:
+    async def _within(self, session: Any, id: str, new: NewJob, caller: Caller) -> Enqueued:
         """Inserts through the caller's own session: the job appears when the business transaction commits."""
         if new.parent_id is not None or new.depends_on:
             raise InvalidInput("session", "a job with a parent or dependencies cannot be part of a transaction.")
-        document = self._document(new, caller)
+        document = self._document(new, caller, id=id)
         if "dedup" in document:
             # A hold whose time has passed must not abort the transaction.
             await self._holder(document, "unique_hold")
@@ -306,19 +312,18 @@ class Enqueuer:
             ) from None
         return Enqueued(job_from(document))
 
-    async def _linked(self, new: NewJob, caller: Caller, lease: str | None = None) -> Enqueued:
+    async def _linked(self, id: str, new: NewJob, caller: Caller, lease: str | None = None) -> Enqueued:
         """Creates a job that waits for others, or that its parent waits for; either side may end at any moment."""
         earlier = await self._earlier(new, caller)
         if earlier is not None:
             return earlier
-        id = new_id(JOB)
         dependencies = await self._dependencies(new, caller)
         document = self._document(new, caller, id=id, pending=[row["_id"] for row in dependencies])
         if dependencies:
             document["depends_on"] = [row["_id"] for row in dependencies]
         if new.parent_id is not None:
             await self._join_parent(document, new.parent_id, caller, lease)
-        refused = (await self._insert([document])).get(0)
+        refused = (await self._inserts.many([document])).get(0)
         answer = await self._answer(document, refused)
         if answer.job.id != id:
             if new.parent_id is not None:
@@ -327,9 +332,15 @@ class Enqueuer:
         if not dependencies:
             return answer
         await commands.mark_awaited(self._store, document["pending"])
-        fields = {"state": 1, "last_state": 1, "name": 1, "error": 1}
+        fields = {"state": 1, "last_state": 1, "name": 1, "error": 1, "outbox": 1}
         now = await commands.find_by_ids(self._store, document["pending"], fields=fields)
-        await outbox.settle(self._store, [row for row in now if row["state"] in FINAL or row["state"] == "removed"])
+        ended = [row for row in now if row["state"] in FINAL or row["state"] == "removed"]
+        for row in ended:
+            if "outbox" in row:
+                # All that its end declares, before a policy to remove it can take that away.
+                await outbox.relay(self._store, await outbox.pending(self._store, 1, id=row["_id"]))
+        # Nobody may have waited yet when it ended: then what it declared does not tell this job.
+        await outbox.settle(self._store, ended)
         after = await commands.find_by_ids(self._store, [id])
         return Enqueued(job_from(after[0])) if after else answer
 

@@ -12,8 +12,8 @@ from typing import Any
 from switchtower.callers import Caller
 from switchtower.engine.bulk import Bulk, BulkOperation
 from switchtower.engine.effects import Effects
-from switchtower.engine.enqueue import PATIENCE_SECONDS
-from switchtower.errors import Conflict, InvalidTransition, NotFound, StoreUnavailable
+from switchtower.engine.inserts import PATIENCE_SECONDS
+from switchtower.errors import Conflict, Forbidden, InvalidTransition, NotFound, StoreUnavailable
 from switchtower.flows import MAX_NODES, Flow, FlowNode, plan
 from switchtower.ids import AUDIT, JOB, new_id
 from switchtower.jobs import Job, JobFilter
@@ -46,13 +46,14 @@ class Flows:
 
         With an idempotency key a repeated call answers with the flow that the first one made.
 
-        Raises: InvalidInput, Conflict when a job's own id or unique key is held elsewhere, StoreUnavailable with an
-            unknown outcome.
+        Raises: InvalidInput, NotFound (a queue), Conflict when a job's own id or unique key is held elsewhere,
+            StoreUnavailable with an unknown outcome.
         """
         planned = plan(root)
         for entry in planned:
             entry.node.job.check(payload_limit=self._payload_limit)
             commands.refuse_own_links(entry.node.job)
+            caller.check_queue(entry.node.job.queue)
         documents = self._documents(planned, caller, idempotency_key)
         refused = await self._insert(documents)
         if refused is not None:
@@ -89,6 +90,8 @@ class Flows:
                 actor=caller.actor,
                 now_ms=now_ms,
                 pending=[ids[other] for other in entry.waits_for],
+                key_id=caller.key_id,
+                traceparent=caller.traceparent,
             )
             documents.append(commands.placed(document, planned, position, ids))
         return documents
@@ -171,9 +174,9 @@ class Flows:
         return [job_from(row) async for row in rows]
 
     async def cancel(self, id: str, *, caller: Caller) -> BulkOperation:
-        """Cancels every open job of a flow; active ones are asked to stop. Raises: NotFound, InvalidTransition when all
-        of it is final."""
-        flow = await self._required(id, caller)
+        """Cancels every open job of a flow; active ones are asked to stop. Raises: NotFound, Forbidden when it has jobs
+        that the caller does not see, InvalidTransition when all of it is final."""
+        flow = await self._whole(id, caller)
         if not any(count for state, count in flow.counts.items() if state not in FINAL):
             raise InvalidTransition("cancel", flow.root.state, [state for state in JobState if state not in FINAL])
         await commands.mark_cancelling(self._store, flow.id, caller.actor)
@@ -183,9 +186,10 @@ class Flows:
         """Runs what failed or was cancelled again: jobs whose children completed at once, those above them when theirs
         have. What completed stays. Harmless to repeat.
 
-        Raises: NotFound, InvalidTransition when nothing of it failed, Conflict when a unique key is held elsewhere.
+        Raises: NotFound, Forbidden (as for `cancel`), InvalidTransition when nothing of it failed, Conflict when a
+            unique key is held elsewhere.
         """
-        flow = await self._required(id, caller)
+        flow = await self._whole(id, caller)
         await self._ended(flow.id)
         action = {"name": "flow.retry", "id": new_id(AUDIT), "at_ms": self._store.clock.now_ms()}
         try:
@@ -219,6 +223,14 @@ class Flows:
                 await self._effects.relay(id=job_id)
             if not unrelayed:
                 await asyncio.sleep(0.02)
+
+    async def _whole(self, id: str, caller: Caller) -> Flow:
+        flow = await self._required(id, caller)
+        if caller.queues is not None:
+            beyond = {"flow_id": flow.id, "state": {"$ne": "removed"}, "queue": {"$nin": sorted(caller.queues)}}
+            if await self._store.jobs.find_one(beyond, {"_id": 1}) is not None:
+                raise Forbidden(f"Flow {flow.id!r} has jobs in queues that your key does not see.")
+        return flow
 
     async def _required(self, id: str, caller: Caller) -> Flow:
         flow = await self.get(id, caller=caller)

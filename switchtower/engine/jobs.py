@@ -3,60 +3,37 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, field, fields, replace
-from datetime import datetime, timedelta
+from dataclasses import fields, replace
+from datetime import datetime
 from typing import Any
 
 from switchtower.callers import Caller
 from switchtower.clock import from_ms, to_ms
+from switchtower.dialects import Dialect, whole_priority
 from switchtower.engine.effects import Effects
 from switchtower.engine.enqueue import Enqueuer
+from switchtower.engine.error_clusters import ErrorCluster, error_clusters
 from switchtower.errors import Conflict, InvalidInput, InvalidTransition, NotFound, SwitchtowerError
-from switchtower.jobs import Enqueued, Job, JobError, JobFilter, JobUpdate, NewJob
+from switchtower.jobs import Enqueued, Job, JobFilter, JobUpdate, NewJob, check_rank
 from switchtower.pages import Count, Page
 from switchtower.payloads import check_text, check_value
 from switchtower.states import JobState, allowed_from
 from switchtower.store import counters, listing, operations
 from switchtower.store import jobs as commands
 from switchtower.store.collections import Store
-from switchtower.store.documents import error_from, job_from
-from switchtower.store.driver import time_limit, translate_errors
+from switchtower.store.documents import job_from
+from switchtower.store.driver import translate_errors
 from switchtower.store.guards import NOT_REMOVED, starts_from
 from switchtower.store.listing import JobOrder
 
-__all__ = ["ErrorCluster", "HourCount", "JobOrder", "Jobs"]
+__all__ = ["JobOrder", "Jobs"]
 
 
 Document = dict[str, Any]
 
-TREND_HOURS = 24
 RESTRICTS_MORE_THAN_QUEUES = [
     field.name for field in fields(JobFilter) if field.name not in ("queues", "states", "payload")
 ]
-
-
-@dataclass(frozen=True, slots=True)
-class HourCount:
-    """How many jobs failed in the hour that began at `at`."""
-
-    at: datetime
-    count: int
-
-
-@dataclass(frozen=True, slots=True)
-class ErrorCluster:
-    """Failed jobs with the same fault: how many (of the newest 10,000), where, since when, and how many in each of the
-    last 24 hours that had one, oldest first."""
-
-    fingerprint: str
-    error: JobError
-    count: int
-    queues: list[str]
-    names: list[str]
-    first_seen: datetime
-    last_seen: datetime
-    sample_job_id: str
-    trend: list[HourCount] = field(default_factory=list)
 
 
 @translate_errors
@@ -75,11 +52,12 @@ class Jobs:
         With `session`, of a transaction on either driver, the job appears if and when that transaction commits. With
         `lease`, the token of the parent's run, a child is created only while that run still holds its job.
 
-        Raises: InvalidInput, NotFound (parent, dependency), InvalidTransition (the parent is final), LeaseLost,
+        Raises: InvalidInput, NotFound (queue, parent, dependency), InvalidTransition (the parent is final), LeaseLost,
             StoreUnavailable (it may have happened: repeat it with the same keys). Only with a session: Conflict, and
             the driver's own errors that bear the label TransientTransactionError (run the transaction again).
         """
-        return await self._enqueuer.enqueue(new, caller=caller, session=session, lease=lease)
+        caller.check_queue(new.queue)
+        return _shown(await self._enqueuer.enqueue(new, caller=caller, session=session, lease=lease), caller)
 
     async def enqueue_as(self, id: str, new: NewJob, *, caller: Caller) -> Enqueued:
         """Creates the job that has this id whoever creates it, once; for those who derive ids from their cause.
@@ -100,7 +78,19 @@ class Jobs:
 
     async def enqueue_many(self, news: Sequence[NewJob], *, caller: Caller) -> list[Enqueued | SwitchtowerError]:
         """Creates many jobs in as few commands as possible; each item has its own answer, in order."""
-        return await self._enqueuer.enqueue_many(news, caller=caller)
+        if caller.queues is None:
+            return await self._enqueuer.enqueue_many(news, caller=caller)
+        seen = [new for new in news if new.queue in caller.queues]
+        made = iter(await self._enqueuer.enqueue_many(seen, caller=caller))
+        answers: list[Enqueued | SwitchtowerError] = []
+        for new in news:
+            try:
+                caller.check_queue(new.queue)
+                answer = next(made)
+                answers.append(_shown(answer, caller) if isinstance(answer, Enqueued) else answer)
+            except SwitchtowerError as error:
+                answers.append(error)
+        return answers
 
     async def get(self, id: str, *, caller: Caller, with_: frozenset[str] | None = None) -> Job | None:
         """The job with this id, ours or the caller's own; None when the caller sees none."""
@@ -162,9 +152,14 @@ class Jobs:
         return [job_from(row) for row in rows]
 
     async def _branches(self, filter: JobFilter, caller: Caller) -> listing.Branches:
+        if filter.name_contains is not None:
+            names = await listing.names_with(self._store, filter.name_contains)
+            if names is not None:
+                asked = names if filter.names is None else [name for name in names if name in filter.names]
+                filter = replace(filter, name_contains=None, names=asked)
         by_state = filter.queues is None and filter.states is not None and filter.ids is None
         queues = await listing.queue_names(self._store) if by_state else ()
-        return listing.branches(filter, org=caller.org, queues=queues)
+        return listing.branches(filter, reach=caller.reach, queues=queues)
 
     async def count(self, filter: JobFilter, *, caller: Caller, cap: int = 10_000) -> Count:
         """How many match: exact from the counters when only queues and states restrict, else counted up to `cap`."""
@@ -178,7 +173,7 @@ class Jobs:
 
     async def counts(self, *, caller: Caller, queues: Sequence[str] | None = None) -> dict[JobState, int]:
         """How many jobs are in each state, from the counters: a fraction of a second behind, never negative."""
-        rows = await counters.by_queue(self._store, org=caller.org, queues=queues)
+        rows = await counters.by_queue(self._store, reach=caller.reach, queues=queues)
         return {state: max(0, sum(row.get(state.value, 0) for row in rows.values())) for state in JobState}
 
     async def counts_where(self, filter: JobFilter, *, caller: Caller, cap: int = 10_000) -> dict[JobState, Count]:
@@ -218,18 +213,30 @@ class Jobs:
         cursors = [listing.encode_cursor(JobOrder.CREATED_ASC, row) for row in shown]
         return Page([job_from(row) for row in shown], cursors, len(rows) > limit, False)
 
-    async def cancel(self, id: str, *, caller: Caller, only: Collection[JobState] | None = None) -> Job:
-        """Cancels an open job at once; an active one is asked to stop, and ends as cancelled when its handler does.
+    async def cancel(
+        self, id: str, *, caller: Caller, only: Collection[JobState] | None = None, discard: bool = False
+    ) -> Job:
+        """Cancels an open job at once; an active one is asked to stop, and ends as cancelled when its handler stops for
+        it. One that completes nevertheless is completed; with `discard` its result is discarded, and it is cancelled.
         With `only`, of these states alone.
 
         Raises: NotFound, InvalidTransition when it is final.
         """
-        pipeline = operations.cancel(caller.actor, source=caller.surface)
+        pipeline = operations.cancel(caller.actor, source=caller.surface, discard=discard)
         return await self._operate("cancel", id, caller, pipeline, any_open=True, only=only)
 
-    async def retry(self, id: str, *, caller: Caller, only: Collection[JobState] | None = None) -> Job:
-        """Runs a final, scheduled or retrying job now; a final one starts over with all its attempts. With `only`, of
-        these states alone.
+    async def retry(
+        self,
+        id: str,
+        *,
+        caller: Caller,
+        only: Collection[JobState] | None = None,
+        keep_attempts: bool = False,
+        action: str | None = None,
+    ) -> Job:
+        """Runs a final, scheduled or retrying job now; a final one starts over with all its attempts, or with
+        `keep_attempts` has those used that it had used. With `only`, of these states alone. `action` is its name in the
+        audit trail.
 
         Raises: NotFound, InvalidTransition, Conflict when an open job holds its unique key.
         """
@@ -238,7 +245,7 @@ class Jobs:
             "retry",
             id,
             caller,
-            operations.retry(caller.actor, source=caller.surface),
+            operations.retry(caller.actor, source=caller.surface, action=_named(action), keep_attempts=keep_attempts),
             guard={"outbox": {"$exists": False}},
             only=only,
         )
@@ -247,9 +254,18 @@ class Jobs:
         """Runs a scheduled or retrying job now. Raises: NotFound, InvalidTransition."""
         return await self._operate("promote", id, caller, operations.promote(caller.actor, source=caller.surface))
 
-    async def remove(self, id: str, *, caller: Caller, force: bool = False) -> Job:
+    async def reschedule(self, id: str, run_at: datetime | None, *, caller: Caller) -> Job:
+        """Makes a job that waits for its time, or for its turn, due at this time; None, and what has passed, is now.
+
+        Raises: NotFound, InvalidTransition.
+        """
+        at = None if run_at is None else from_ms(to_ms(run_at))
+        pipeline = operations.reschedule(caller.actor, at, source=caller.surface)
+        return await self._operate("reschedule", id, caller, pipeline)
+
+    async def remove(self, id: str, *, caller: Caller, force: bool = False, action: str | None = None) -> Job:
         """Removes a job for every reader; returns it as it was. With `force` even an active one, whose worker then
-        finds its lease lost.
+        finds its lease lost. `action` is its name in the audit trail.
 
         Raises: NotFound, InvalidTransition.
         """
@@ -259,7 +275,7 @@ class Jobs:
             "remove",
             id,
             caller,
-            operations.remove(caller.actor, source=caller.surface),
+            operations.remove(caller.actor, source=caller.surface, action=_named(action)),
             guard=guard,
             before=True,
             force=force,
@@ -296,6 +312,9 @@ class Jobs:
                 if not low <= value <= high:
                     raise InvalidInput(_camel(name), f"must be between {low:,} and {high:,}.")
                 fields[name] = value
+        if change.rank is not None:
+            check_rank(change.rank)
+            fields["rank"], fields["priority"] = change.rank, whole_priority(change.rank)
         if change.tags is not None:
             if len(change.tags) > 50:
                 raise InvalidInput("tags", "at most 50.")
@@ -336,9 +355,13 @@ class Jobs:
             if row is not None:
                 self._effects.kick()
                 return job_from(row)
-            found = await commands.locate(self._store, id, caller, fields={"state": 1, "outbox": 1, "retry_pending": 1})
+            fields = {"state": 1, "outbox": 1, "retry_pending": 1, "dialect": 1}
+            found = await commands.locate(self._store, id, caller, fields=fields)
             if found is None:
                 raise NotFound("Job", id)
+            if verb == "retry" and found["state"] == "cancelled" and found.get("dialect") == Dialect.DISPATCHED:
+                others = [state for state in allowed if state != "cancelled"]
+                raise InvalidTransition(verb, "cancelled", others, hint="One of Dispatched stays cancelled.")
             # Else it changed between the write and the read: try again.
             if found["_id"] == target and "outbox" not in found and not _admits(scope, verb, found["state"]):
                 hint, pending = _HINTS.get((verb, found["state"]), ""), found.get("retry_pending", False)
@@ -349,74 +372,8 @@ class Jobs:
 
     async def error_clusters(self, filter: JobFilter, *, caller: Caller, limit: int = 50) -> list[ErrorCluster]:
         """Failed and retrying jobs grouped by fault, the largest group first; looks at the newest 10,000 that match."""
-        match = {"$and": [(await self._branches(filter, caller)).match, {"error": {"$exists": True}}]}
-        with time_limit(listing.TIME_LIMIT_MS):
-            rows = await self._store.database.aggregate(
-                self._store.jobs.name,
-                [
-                    {"$match": match},
-                    {"$sort": {"_id": -1}},
-                    {"$limit": 10_000},
-                    {
-                        "$project": {
-                            "error": 1,
-                            "queue": 1,
-                            "name": 1,
-                            "at": {"$ifNull": ["$finished_at", "$updated_at"]},
-                        }
-                    },
-                    {
-                        "$group": {
-                            "_id": {
-                                "fingerprint": "$error.fingerprint",
-                                "hour": {"$dateTrunc": {"date": "$at", "unit": "hour"}},
-                            },
-                            "error": {"$first": "$error"},
-                            "sample": {"$first": "$_id"},
-                            "count": {"$sum": 1},
-                            "queues": {"$addToSet": "$queue"},
-                            "names": {"$addToSet": "$name"},
-                            "first": {"$min": "$at"},
-                            "last": {"$max": "$at"},
-                        }
-                    },
-                    {"$sort": {"sample": -1}},
-                    {
-                        "$group": {
-                            "_id": "$_id.fingerprint",
-                            "error": {"$first": "$error"},
-                            "sample": {"$first": "$sample"},
-                            "count": {"$sum": "$count"},
-                            "queues": {"$push": "$queues"},
-                            "names": {"$push": "$names"},
-                            "first": {"$min": "$first"},
-                            "last": {"$max": "$last"},
-                            "hours": {"$push": {"at": "$_id.hour", "count": "$count"}},
-                        }
-                    },
-                    {"$sort": {"count": -1, "last": -1}},
-                    {"$limit": limit},
-                ],
-            )
-        since = self._store.clock.now() - timedelta(hours=TREND_HOURS)
-        clusters = []
-        for row in rows:
-            error = error_from(row["error"])
-            assert error is not None
-            clusters.append(
-                ErrorCluster(
-                    row["_id"],
-                    error,
-                    row["count"],
-                    sorted(set().union(*row["queues"])),
-                    sorted(set().union(*row["names"])),
-                    row["first"],
-                    row["last"],
-                    row["sample"],
-                    _trend(row["hours"], since),
-                )
-            )
-        return clusters
+        match = (await self._branches(filter, caller)).match
+        return await error_clusters(self._store, match, limit=limit)
 
 
 _HINTS = {
@@ -428,9 +385,15 @@ _HINTS = {
 }
 
 
-def _trend(hours: Sequence[Document], since: datetime) -> list[HourCount]:
-    counts = [HourCount(hour["at"], hour["count"]) for hour in hours if hour["at"] > since]
-    return sorted(counts, key=lambda hour: hour.at)
+def _named(action: str | None) -> Document | None:
+    return None if action is None else {"name": action}
+
+
+def _shown(answer: Enqueued, caller: Caller) -> Enqueued:
+    """Raises Conflict where the job that stands for it already is in a queue that does not exist for the caller."""
+    if caller.queues is not None and not caller.reach.sees(answer.job.queue):
+        raise Conflict("A job in a queue that your key does not see holds one of these keys.")
+    return answer
 
 
 def _admits(scope: Document, verb: str, state: str) -> bool:

@@ -42,6 +42,15 @@ class _Turns:
     lanes: dict[str, str] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, slots=True)
+class _Turn:
+    """A lane whose turn it was, and who was served last before: the tenant, and the lane of this one."""
+
+    lane: Lane
+    org: str | None
+    last: str | None
+
+
 @dataclass(slots=True)
 class _Search:
     """What one claim looks for, and what it has found to be in vain."""
@@ -53,6 +62,11 @@ class _Search:
     full: set[str] = field(default_factory=set)
     passed: set[str] = field(default_factory=set)
     full_lanes: set[str] = field(default_factory=set)
+    met: list[_Turn] = field(default_factory=list)
+    lane_of: dict[str, str] = field(default_factory=dict)
+    """The lanes of the jobs that were chosen, by their ids."""
+    last: str | None = None
+    """The lane of its tenant that was served before the one that was looked at last."""
     steps: int = 0
 
     def found_full(self, keys: Collection[str]) -> None:
@@ -122,15 +136,30 @@ class Lanes:
             )
             grant = await self._permits.reserve(queue, needed, token=token)
             if grant.jobs or grant.contested:
+                self._keep_turns(search, grant)
                 return grant
             search.found_full(grant.full)
             if any(GROUP in key for key in grant.full):
                 search.found_full(await self._permits.full_groups(queue, controls))
             if limit_key(queue, "", "q") in search.full:
+                self._keep_turns(search, grant)
                 return grant
             search.passed.clear()
             search.steps = 0
         return grant
+
+    def _keep_turns(self, search: _Search, grant: Grant) -> None:
+        """Lanes behind the last one that was given room keep their turn: else some would be passed over each time."""
+        turns, served = self._turns[search.queue, search.org], {search.lane_of.get(id) for id in grant.jobs}
+        while search.met and search.met[-1].lane.text not in served:
+            turn = search.met.pop()
+            if turns.lanes.get(turn.lane.org) != turn.lane.text:
+                return  # Another claim of this process has gone on from there.
+            turns.org = turn.org
+            if turn.last is None:
+                turns.lanes.pop(turn.lane.org, None)
+            else:
+                turns.lanes[turn.lane.org] = turn.last
 
     async def _candidates(self, search: _Search, limit: int) -> list[Document]:
         single = not search.controls.laned and search.org is None
@@ -140,6 +169,7 @@ class Lanes:
                 break
             share = -(-limit // len(lanes))
             heads = await asyncio.gather(*(self._head(search, lane, share) for lane in lanes))
+            search.lane_of = {row["_id"]: lane.text for lane, head in zip(lanes, heads, strict=True) for row in head}
             jobs = [head[place] for place in range(share) for head in heads if place < len(head)][:limit]
             if jobs or single:
                 return jobs
@@ -151,24 +181,29 @@ class Lanes:
         condition: Document = {} if search.org is None else {"org": search.org}
         if own is not None and own.paused_names:
             condition["$nor"] = [{"name": {"$in": list(own.paused_names)}}]
-        rows: list[Document] = []
         for _ in range(ASIDE_ROUNDS):
             rows = await commands.heads(
                 self._store, search.queue, lane.text, limit, names=search.names, condition=condition
             )
             if lane.name is not None:
                 return rows
-            bounded = {row["name"] for row in rows if self._is_bounded(search, lane, row["name"])}
+            bounded = self._bounded(search, lane).intersection(row["name"] for row in rows)
             if not bounded:
                 return rows
             for name in bounded:
                 await commands.move_aside(self._store, search.queue, lane, name, ASIDE)
-        return [row for row in rows if not self._is_bounded(search, lane, row["name"])]
+        # They are more than one claim moves: this one reads on behind them, in the index alone.
+        free = _without(search.names, self._bounded(search, lane))
+        return await commands.heads(self._store, search.queue, lane.text, limit, names=free, condition=condition)
 
     @staticmethod
-    def _is_bounded(search: _Search, lane: Lane, name: str) -> bool:
-        own = search.controls.tenants.get(lane.org)
-        return bool(search.controls.operator.limits.names.get(name) or (own and own.limits.names.get(name)))
+    def _bounded(search: _Search, lane: Lane) -> set[str]:
+        """The names that have limits of their own for the tenant of a lane."""
+        limits = [
+            search.controls.operator.limits,
+            *(own.limits for own in [search.controls.tenants.get(lane.org)] if own),
+        ]
+        return {name for each in limits for name, limit in each.names.items() if limit}
 
     async def _in_turn(self, search: _Search, wanted: int) -> list[Lane]:
         """The lanes whose turn it is, each once."""
@@ -176,12 +211,17 @@ class Lanes:
         if len(turns.lanes) > REMEMBERED:
             turns.lanes.clear()
         found: list[Lane] = []
+        search.met.clear()
         while len(found) < wanted and search.steps < STEPS:
+            org = turns.org
             lane = await self._next(search, turns)
             if lane is None:
                 break
             search.passed.add(lane.text)
-            if not search.skips(lane):
+            search.met.append(_Turn(lane, org, search.last))
+            if search.skips(lane):
+                turns.org = org  # Another lane of its tenant has the turn.
+            else:
                 found.append(lane)
         return found
 
@@ -208,10 +248,17 @@ class Lanes:
         lane = None if last is None else await self._find(search, f"{last}\0", end)
         lane = lane or first or await self._find(search, f"{org}{SEPARATOR}" if org else "", end)
         if lane is not None:
-            turns.lanes[org] = lane.text
+            search.last, turns.lanes[org] = last, lane.text
         return lane
 
     async def _find(self, search: _Search, start: str, end: str | None = None) -> Lane | None:
         search.steps += 1
         skipped = search.passed | search.full_lanes
         return await commands.next_lane(self._store, search.queue, start=start, end=end, skipped=skipped)
+
+
+def _without(names: Document | None, left_out: set[str]) -> Document:
+    """A condition on the name, as `names`, that these do not meet."""
+    if names is not None and "$in" in names:
+        return {"$in": [name for name in names["$in"] if name not in left_out]}
+    return {"$nin": sorted(left_out.union(names["$nin"] if names else ()))}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta
 
-from switchtower.callers import SYSTEM, Caller
+from switchtower.callers import EVERYTHING, SYSTEM, Caller
 from switchtower.engine.stats import Stats
 from switchtower.errors import InvalidInput
 from switchtower.metrics import Granularity, MetricBucket, Snapshot, check_range, merged
@@ -34,7 +34,7 @@ class Metrics:
 
     async def buckets(
         self,
-        queue: str,
+        queue: str | None,
         *,
         caller: Caller,
         name: str | None = None,
@@ -43,8 +43,8 @@ class Metrics:
         since: datetime | None = None,
         until: datetime | None = None,
     ) -> list[MetricBucket]:
-        """The buckets of a queue (of one job name; or, with `by_name`, of each) from an hour ago until now by default,
-        oldest first; times without jobs are left out.
+        """The buckets of a queue, or of all together, whose queue is then "" (of one job name; or, with `by_name`, of
+        each), from an hour ago until now by default, oldest first; times without jobs are left out.
 
         Raises: InvalidInput for a range of more than 10,000 buckets, and when metrics are turned off.
         """
@@ -52,8 +52,24 @@ class Metrics:
         until = until or self._store.clock.now()
         since = since or until - timedelta(hours=1)
         check_range(granularity, since, until)
+        if queue is None:
+            return await counters.totals(
+                self._store,
+                since=since,
+                until=until,
+                reach=caller.reach,
+                name=name,
+                by_name=by_name,
+                granularity=granularity,
+            )
         found = await counters.series(
-            self._store, queues=[queue], since=since, until=until, org=caller.org, name=name, granularity=granularity
+            self._store,
+            queues=[queue],
+            since=since,
+            until=until,
+            reach=caller.reach,
+            name=name,
+            granularity=granularity,
         )
         return found if by_name or name is not None else merged(found)
 
@@ -63,7 +79,7 @@ class Metrics:
         now = Granularity.MINUTE.start_of(self._store.clock.now())
         since = now - SPARKLINE + Granularity.MINUTE.span
         lines = {queue: [0] * 60 for queue in queues}
-        for bucket in await counters.series(self._store, queues=queues, since=since, org=caller.org):
+        for bucket in await counters.series(self._store, queues=queues, since=since, reach=caller.reach):
             place = int((bucket.at - since) / Granularity.MINUTE.span)
             if 0 <= place < 60:
                 lines[bucket.queue][place] += bucket.completed + bucket.failed
@@ -84,10 +100,10 @@ class Metrics:
         if last is not None and last >= at:
             return False
         totals = await self._stats.totals(caller=SYSTEM)
-        queues = sorted(await counters.by_queue(self._store, org=None))
+        queues = sorted(await counters.by_queue(self._store, reach=EVERYTHING))
         minute = Granularity.MINUTE.start_of(now)
         whole = MetricBucket(minute, Granularity.MINUTE, "", None)
-        for bucket in await counters.series(self._store, queues=queues, since=minute, org=None):
+        for bucket in await counters.series(self._store, queues=queues, since=minute, reach=EVERYTHING):
             whole.add(bucket)
         await counters.take_snapshot(
             self._store,

@@ -12,10 +12,12 @@ from typing import Any
 import orjson
 
 from switchtower.jobs import HUNDRED_YEARS_MS, ErrorKind, JobError
+from switchtower.metrics import rounded_ms
 from switchtower.payloads import TEXT_LIMIT, truncated
-from switchtower.store import transitions
-from switchtower.store.claims import Statement
+from switchtower.store import plain, transitions
+from switchtower.store.claims import Quick, Statement
 from switchtower.store.expressions import literal
+from switchtower.store.lines import delivered
 from switchtower.workers import Outcome, OutcomeKind
 
 __all__ = ["chunks", "endings", "log_statements", "remarks"]
@@ -65,8 +67,11 @@ def endings(outcomes: Iterable[Outcome], *, result_limit: int) -> list[Statement
     groups: dict[tuple[Any, ...], Statement] = {}
     statements = []
     for outcome in outcomes:
+        if outcome.delivery is not None:
+            statements.append(_ending(outcome, result_limit))
+            continue
         if outcome.kind is OutcomeKind.COMPLETE and outcome.result is None:
-            key: tuple[Any, ...] = (outcome.token, _rounded(_duration(outcome.ran_ms)))
+            key: tuple[Any, ...] = (outcome.token, rounded_ms(_duration(outcome.ran_ms)), *_plain_kind(outcome))
         elif outcome.kind is OutcomeKind.RELEASE:
             key = (outcome.token, "release")
         else:
@@ -84,12 +89,16 @@ def endings(outcomes: Iterable[Outcome], *, result_limit: int) -> list[Statement
 def _ending(o: Outcome, result_limit: int) -> Statement:
     ran_ms, wait_ms = _duration(o.ran_ms), _duration(o.wait_ms)
     size = 4_000
+    quick = None
     match o.kind:
         case OutcomeKind.COMPLETE if o.result is None:
-            verb, pipeline = "complete", transitions.complete(o.token, _rounded(ran_ms), None)
+            ran_ms = rounded_ms(ran_ms)
+            verb, pipeline = "complete", transitions.complete(o.token, ran_ms, None)
+            quick = _plain_completion(o, ran_ms, None)
         case OutcomeKind.COMPLETE:
             result = truncated(o.result, limit=result_limit)
             verb, pipeline = "complete", transitions.complete(o.token, ran_ms, literal(result))
+            quick = _plain_completion(o, ran_ms, result)
             size += len(orjson.dumps(result, default=str, option=orjson.OPT_NON_STR_KEYS))
         case OutcomeKind.SNOOZE:
             verb, pipeline = "snooze", transitions.give_back("snooze", o.token, wait_ms=wait_ms)
@@ -112,7 +121,26 @@ def _ending(o: Outcome, result_limit: int) -> Statement:
                 fatal=fatal,
                 outcome="expired" if o.kind is OutcomeKind.EXPIRE else "failed",
             )
-    return Statement(verb, o.token, [o.job_id], pipeline, size=size)
+    if o.delivery is not None:
+        pipeline = [*pipeline, *delivered(o.delivery)]
+        quick = None
+        size += 3 * len(o.delivery.answer or "")
+    return Statement(verb, o.token, [o.job_id], pipeline, size=size, quick=quick)
+
+
+def _plain_kind(o: Outcome) -> tuple[Any, ...]:
+    """What jobs must have in common, beyond their token, to be completed by one plain update; () for a pipeline."""
+    job = o.claimed
+    if job is None or not job.plain:
+        return ()
+    return job.fence, job.number, job.queue, job.name, job.org, job.app, job.group, tuple(job.tags)
+
+
+def _plain_completion(o: Outcome, ran_ms: int, result: Any) -> Quick | None:
+    job = o.claimed
+    if job is None or not job.plain:
+        return None
+    return Quick(plain.completion_guard(job), plain.complete(job, ran_ms, result))
 
 
 def chunks(statements: Iterable[Statement]) -> Iterable[list[Statement]]:
@@ -132,14 +160,6 @@ def chunks(statements: Iterable[Statement]) -> Iterable[list[Statement]]:
 def _duration(ms: int) -> int:
     """A duration that time can hold: a date beyond the year 9999 could be stored and never be read again."""
     return min(max(0, ms), HUNDRED_YEARS_MS)
-
-
-def _rounded(ms: int) -> int:
-    """Run times of jobs without a result in steps that let equal outcomes share a write: at most 5 % off."""
-    if ms < 20:
-        return ms
-    step: int = max(1, 10 ** (len(str(ms)) - 2) // 2)
-    return ms // step * step
 
 
 def _error(outcome: Outcome) -> JobError:

@@ -24,6 +24,7 @@ from switchtower.store.collections import Store
 from switchtower.store.documents import job_from
 from switchtower.store.driver import translate_errors
 from switchtower.store.guards import NOT_REMOVED
+from switchtower.store.texts import text_condition
 
 __all__ = ["Found", "Search", "SearchType", "checked_paths"]
 
@@ -103,13 +104,14 @@ class Search:
         is looked for in the newest jobs for some 600 ms, and from `after` on in older ones. Where the text is an id,
         nothing else is looked for.
 
-        Raises: InvalidInput.
+        Raises: InvalidInput, NotFound (the queue).
         """
         check_text("query", query, limit=TEXT_LIMIT)
         if "\0" in query or not query.strip():
             raise InvalidInput("query", "must be a text.")
         if queue is not None:
             check_text("queue", queue, limit=TEXT_LIMIT)
+            caller.check_queue(queue)
         position = None if after is None else _decode(after)
         scope = job_commands.visible_to(caller) | {"state": NOT_REMOVED}
         narrowed = scope | ({} if queue is None else {"queue": queue})
@@ -189,12 +191,12 @@ def _condition(query: str, type: SearchType) -> Document:
     }[type]
     match = _match(query) if type in (SearchType.ALL, SearchType.PAYLOAD) else None
     if match is None:
-        return listing.text_condition(query, within)
+        return text_condition(query, within)
     path, values = match
     # Null stands for a missing field as well, which nobody means who names a path.
     at: Document = {listing.payload_path(path): {"$in": values} | ({"$exists": True} if None in values else {})}
     others = [where for where in within if where != "payload"]
-    return {"$or": [at, listing.text_condition(query, others)]} if others else at
+    return {"$or": [at, text_condition(query, others)]} if others else at
 
 
 def _encode(id: str) -> str:

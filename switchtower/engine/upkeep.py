@@ -189,7 +189,7 @@ class Upkeep:
         causes = await self._store.database.aggregate(
             self._store.jobs.name,
             [
-                {"$match": {"parked": {"$type": "string"}, "state": "waiting"}},
+                {"$match": {"parked": {"$in": ["paused", "no_handler"]}, "state": "waiting"}},
                 {"$group": {"_id": {"queue": "$queue", "name": "$name", "parked": "$parked"}}},
                 {"$limit": CHUNK},
             ],

@@ -12,6 +12,7 @@ from switchtower.store import leases, listing, transitions
 from switchtower.store.collections import Store
 from switchtower.store.documents import job_from
 from switchtower.store.driver import translate_errors
+from switchtower.store.guards import within
 from switchtower.workers import Worker, WorkerInfo, WorkerState
 
 __all__ = ["CLAIM_ALLOWANCE", "Workers"]
@@ -106,8 +107,7 @@ class Workers:
     async def list(self, *, caller: Caller, include_gone: bool = False) -> _WorkerList:
         """The workers that are present (with `include_gone` also those of the last day), oldest first."""
         match: dict[str, object] = {} if include_gone else {"state": {"$in": leases.PRESENT}}
-        if caller.org is not None:
-            match |= {"org": {"$in": [caller.org, None]}}
+        match |= leases.visible_to(caller.reach)
         rows = await self._store.workers.find(match, sort=[("_id", 1)], limit=10_000).to_list(None)
         return [leases.worker_from(row) for row in rows]
 
@@ -120,9 +120,7 @@ class Workers:
         self, worker_ids: Sequence[str], *, caller: Caller, with_: frozenset[str] = frozenset()
     ) -> _JobsByWorker:
         """What each worker holds now, with the heavy fields that `with_` names, at most 1,000 jobs in all."""
-        match = {"worker_id": {"$in": [*worker_ids]}, "state": "active"}
-        if caller.org is not None:
-            match |= {"org": caller.org}
+        match = {"worker_id": {"$in": [*worker_ids]}, "state": "active", **within(caller.reach)}
         jobs: _JobsByWorker = {}
         async for row in self._store.jobs.find(match, listing.projection(with_), limit=1_000):
             jobs.setdefault(row["worker_id"], []).append(job_from(row))

@@ -8,7 +8,7 @@ from typing import Any
 
 import orjson
 
-from switchtower.callers import Caller
+from switchtower.callers import EVERYTHING, Caller, Reach
 from switchtower.engine.effects import Effects
 from switchtower.engine.jobs import Jobs
 from switchtower.errors import Conflict, InvalidInput, InvalidTransition, LeaseLost, NotFound
@@ -42,10 +42,9 @@ class Workflows:
         self._effects = effects
         self._payload_limit = payload_limit
 
-    async def names(self, *, org: str | None = None) -> dict[str, list[int]]:
-        """The workflows that live workers have (those of other tenants left out, with `org`), each with its versions,
-        sorted."""
-        match: Document = {"state": {"$in": leases.PRESENT}} | ({} if org is None else {"org": {"$in": [None, org]}})
+    async def names(self, *, reach: Reach = EVERYTHING) -> dict[str, list[int]]:
+        """The workflows of the live workers that somebody with this reach sees, each with its versions, sorted."""
+        match: Document = {"state": {"$in": leases.PRESENT}} | leases.visible_to(reach)
         rows = await self._store.workers.distinct("names", match)
         found: dict[str, list[int]] = {}
         for name in rows:
@@ -53,9 +52,11 @@ class Workflows:
                 found.setdefault(parts[0], []).append(parts[1])
         return {name: sorted(found[name]) for name in sorted(found)}
 
-    async def _queue_of(self, name: str) -> str:
-        """A queue that live workers with this handler serve; `default` where it is one of them, or there are none."""
-        rows = await self._store.workers.distinct("queues", {"state": {"$in": leases.PRESENT}, "names": name})
+    async def _queue_of(self, name: str, reach: Reach) -> str:
+        """A queue of this reach that live workers with this handler serve; `default` where it is one of them, or there
+        are none."""
+        match = {"state": {"$in": leases.PRESENT}, "names": name} | leases.visible_to(reach)
+        rows = [queue for queue in await self._store.workers.distinct("queues", match) if reach.sees(queue)]
         return "default" if "default" in rows or not rows else str(min(rows))
 
     async def start(self, new: NewRun, *, caller: Caller, parent_id: str | None = None) -> Enqueued:
@@ -66,7 +67,7 @@ class Workflows:
         new.check()
         version = new.version
         if version is None:
-            versions = (await self.names(org=caller.org)).get(new.workflow)
+            versions = (await self.names(reach=caller.reach)).get(new.workflow)
             if not versions:
                 raise InvalidInput(
                     "workflow", f"no live worker has {new.workflow[:100]!r}; start one, or give the version explicitly."
@@ -76,7 +77,7 @@ class Workflows:
         job = NewJob(
             name=name,
             payload=new.input,
-            queue=new.queue if new.queue is not None else await self._queue_of(name),
+            queue=new.queue if new.queue is not None else await self._queue_of(name, caller.reach),
             priority=new.priority,
             max_attempts=new.max_attempts,
             job_id=new.run_id,
@@ -107,11 +108,10 @@ class Workflows:
         ascending: bool = False,
     ) -> Page[WorkflowRun]:
         """Runs, the newest first (or the oldest, with `ascending`), without their steps."""
-        clauses = self._clauses(caller, workflow, states)
         order = listing.JobOrder.CREATED_ASC if ascending else listing.JobOrder.CREATED_DESC
         found = await listing.keyset_page(
             self._store,
-            {"$and": clauses},
+            await self._branches(caller, workflow, states),
             order=order,
             first=first if first is not None or last is not None else 50,
             last=last,
@@ -128,7 +128,7 @@ class Workflows:
         """Runs by offset, the oldest first, without their steps, as the REST dialects ask for them."""
         rows = await listing.offset_page(
             self._store,
-            listing.Branches([{"$and": self._clauses(caller, None, states)}]),
+            await self._branches(caller, None, states),
             order=listing.JobOrder.CREATED_ASC,
             offset=offset,
             limit=limit,
@@ -156,19 +156,21 @@ class Workflows:
         cap: int = 10_000,
     ) -> Count:
         """How many runs `page` would list, counted up to `cap`."""
-        match = {"$and": self._clauses(caller, workflow, states)}
-        return Count(*await listing.count(self._store, match, cap=cap))
+        found = await self._branches(caller, workflow, states)
+        return Count(*await listing.count(self._store, found.match, cap=cap, hint=found.hint))
 
-    @staticmethod
-    def _clauses(caller: Caller, workflow: str | None, states: Sequence[RunState] | None) -> list[Document]:
+    async def _branches(
+        self, caller: Caller, workflow: str | None, states: Sequence[RunState] | None
+    ) -> listing.Branches:
+        # By name, the index has them in the order of their ids; all runs together it has not.
+        names = [workflow] if workflow is not None else await listing.workflow_names(self._store)
         clauses: list[Document] = [
-            {"run": {"$exists": True}, "state": {"$in": [s.value for s in JobState]}, **job_commands.visible_to(caller)}
+            {"run": {"$exists": True}, "run.workflow": {"$in": names}},
+            {"state": {"$in": [s.value for s in JobState]}, **job_commands.visible_to(caller)},
         ]
-        if workflow is not None:
-            clauses.append({"run.workflow": workflow})
         if states is not None:
             clauses.append({"$or": [_state_filter(state) for state in states]} if states else {"_id": {"$in": []}})
-        return clauses
+        return listing.Branches([{"$and": clauses}], hint=listing.BY_WORKFLOW)
 
     async def cancel(self, id: str, *, caller: Caller) -> WorkflowRun:
         """Cancels a run: at once while it sleeps or waits, else its handler is asked to stop. Raises: NotFound,
@@ -192,7 +194,7 @@ class Workflows:
             )
         await self._effects.relay(id=run.job.id)
         row = await commands.replay(
-            self._store, run.job.id, caller.actor, keep=names[: names.index(from_step)], source=caller.surface
+            self._store, run, caller.actor, keep=names[: names.index(from_step)], source=caller.surface
         )
         if row is None:
             raise Conflict(f"Run {id!r} changed meanwhile; try again.")
@@ -201,7 +203,8 @@ class Workflows:
     async def publish(
         self, name: str, payload: Any, *, caller: Caller, idempotency_key: str | None = None
     ) -> tuple[str, datetime]:
-        """Publishes an event: the first run that waits for it, now or later, consumes it. Kept for 30 days.
+        """Publishes an event: the first run that waits for it, now or later, in a queue that the caller sees takes it.
+        Kept for 30 days.
 
         Returns: its id and time. Raises: InvalidInput.
         """
@@ -217,8 +220,9 @@ class Workflows:
             actor=caller.actor,
             now=self._store.clock.now(),
             key=idempotency_key,
+            queues=caller.reach.among(None),
         )
-        await commands.wake(self._store)
+        await commands.wake(self._store, event=event)
         return event["_id"], event["published_at"]
 
     async def _required(self, id: str, caller: Caller) -> WorkflowRun:
@@ -278,12 +282,23 @@ class Workflows:
         """After a run began to wait for jobs that were there before: those that had ended do not hold it up."""
         await outbox.settle(self._store, await commands.ended(self._store, ids))
 
-    async def consume(self, run: WorkflowRun, step: Step) -> tuple[str, Any] | None:
-        """The event that this waiting step gets: (name, payload), the same at every call; None while there is none."""
-        event = await commands.consume(
-            self._store, run.job.id, f"{run.job.generation}/{step.name}", step.events, step.match, org=run.job.org
+    async def consume(self, run: WorkflowRun, token: str, step: Step) -> tuple[str, Any] | None:
+        """The event that this waiting step gets: (name, payload), the same at every call; None while there is none.
+
+        Raises: LeaseLost; the event is nobody's then, unless the run's next worker has it.
+        """
+        id = run.job.id
+        found = await commands.consume(
+            self._store, id, token, step.name, step.events, step.match, org=run.job.org, queue=run.job.queue
         )
-        return None if event is None else (event["name"], event["payload"])
+        if found is None:
+            return None
+        event, taken = found
+        if not await commands.is_held(self._store, id, token):
+            if taken:
+                await commands.give_back(self._store, event)
+            raise LeaseLost(run.id)
+        return event["name"], event["payload"]
 
     async def recheck(self, run_id: str) -> bool:
         """After a run was put aside to wait: whether an event had come in between, and it was promoted for it."""

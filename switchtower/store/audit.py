@@ -15,18 +15,22 @@ from pymongo import UpdateOne
 from pymongo.errors import BulkWriteError
 
 from switchtower.audit import AuditFilter, AuditRow, AuditStatus
+from switchtower.callers import Reach
 from switchtower.clock import to_ms
 from switchtower.errors import InvalidInput
 from switchtower.ids import AUDIT, settled_id
 from switchtower.store.collections import Store
 from switchtower.store.driver import time_limit
+from switchtower.store.guards import within
 from switchtower.store.listing import TIME_LIMIT_MS
+from switchtower.store.texts import holds
 
 __all__ = ["count", "find", "page", "put", "settle"]
 
 Document = dict[str, Any]
 
 CHUNK = 1_000
+TEXTS = ("action", "source", "actor", "job_id", "target", "queue", "error")
 
 
 def _document(row: AuditRow, keep_seconds: int | None, *, live: bool) -> Document:
@@ -95,8 +99,8 @@ async def settle(store: Store, row: AuditRow, *, details: Mapping[str, Any], err
     await store.audit.update_one({"_id": row.id}, {"$set": sets | ({} if error is None else {"error": error})})
 
 
-def _match(filter: AuditFilter, org: str | None) -> Document:
-    clauses: list[Document] = [] if org is None else [{"org": org}]
+def _match(filter: AuditFilter, reach: Reach) -> Document:
+    clauses: list[Document] = [bounds] if (bounds := within(reach)) else []
     for field, values in (
         ("action", filter.actions),
         ("status", filter.statuses),
@@ -115,9 +119,8 @@ def _match(filter: AuditFilter, org: str | None) -> Document:
         clauses.append({"at": {"$lt": filter.before}, "_id": {"$lte": _edge(filter.before, 1)}})
     if filter.text is not None:
         pattern = {"$regex": re.escape(filter.text), "$options": "i"}
-        clauses.append(
-            {"$or": [{field: pattern} for field in ("action", "actor", "job_id", "target", "queue", "error")]}
-        )
+        texts: list[Document] = [{field: pattern} for field in TEXTS]
+        clauses.append({"$or": [*texts, {"$expr": holds("$details", filter.text)}]})
     return {"$and": clauses} if clauses else {}
 
 
@@ -128,9 +131,9 @@ def _edge(at: datetime, sign: int) -> str:
         raise InvalidInput("filter", "holds a time that is out of range.") from None
 
 
-async def page(store: Store, filter: AuditFilter, *, org: str | None, after: str | None, limit: int) -> list[AuditRow]:
+async def page(store: Store, filter: AuditFilter, *, reach: Reach, after: str | None, limit: int) -> list[AuditRow]:
     """Rows, the newest first, behind an id."""
-    match = _match(filter, org)
+    match = _match(filter, reach)
     if after is not None:
         match = {"$and": [match, {"_id": {"$lt": after}}]} if match else {"_id": {"$lt": after}}
     with time_limit(TIME_LIMIT_MS):
@@ -138,14 +141,14 @@ async def page(store: Store, filter: AuditFilter, *, org: str | None, after: str
     return [_row_from(row) for row in rows]
 
 
-async def count(store: Store, filter: AuditFilter, *, org: str | None, cap: int) -> tuple[int, bool]:
+async def count(store: Store, filter: AuditFilter, *, reach: Reach, cap: int) -> tuple[int, bool]:
     """How many match, counted up to `cap`: (value, whether it is exact)."""
     with time_limit(TIME_LIMIT_MS):
-        value = await store.audit.count_documents(_match(filter, org), limit=cap + 1)
+        value = await store.audit.count_documents(_match(filter, reach), limit=cap + 1)
     return min(value, cap), value <= cap
 
 
-async def find(store: Store, id: str, *, org: str | None) -> AuditRow | None:
+async def find(store: Store, id: str, *, reach: Reach) -> AuditRow | None:
     """The row with this id."""
-    row = await store.audit.find_one({"_id": id} | ({} if org is None else {"org": org}))
+    row = await store.audit.find_one({"_id": id, **within(reach)})
     return None if row is None else _row_from(row)

@@ -24,8 +24,9 @@ from switchtower.errors import StoreUnavailable
 from switchtower.events import Event, HistoryLost, Topic
 from switchtower.store.collections import WATCHED, Store
 from switchtower.store.driver import unavailable
+from switchtower.webhooks import COURIER
 
-__all__ = ["event_from", "is_cursor", "moment_of", "read", "wakes"]
+__all__ = ["CURSOR_VERSION", "delivery_wakes", "event_from", "is_cursor", "moment_of", "read", "wakes"]
 
 Document = dict[str, Any]
 
@@ -47,6 +48,7 @@ _IS_EVENT = {
     ]
 }
 
+_SET = "$updateDescription.updatedFields"
 EVENTS: list[Document] = [
     {
         "$match": {
@@ -63,10 +65,11 @@ EVENTS: list[Document] = [
             "event": {
                 "$ifNull": [
                     "$fullDocument.event",
+                    f"{_SET}.event",
                     {
                         "$first": {
                             "$filter": {
-                                "input": {"$objectToArray": "$updateDescription.updatedFields"},
+                                "input": {"$objectToArray": _SET},
                                 "as": "pair",
                                 "cond": _IS_EVENT,
                             }
@@ -74,15 +77,18 @@ EVENTS: list[Document] = [
                     },
                 ]
             },
+            "at": {"$ifNull": [f"{_SET}.finished_at", f"{_SET}.claimed_at"]},
             "over": {"$cond": [{"$eq": ["$operationType", "invalidate"]}, True, "$$REMOVE"]},
         }
     },
     {"$match": {"$or": [{"event": {"$exists": True}}, {"over": True}]}},
 ]
-"""Version 2, flat and without what the cursor tells, since decoding it was a third of a reader's time. Cursors are
-valid for this very pipeline: change it only together with `CURSOR_VERSION`."""
+"""Version 3, flat and without what the cursor tells, since decoding it was a third of a reader's time. An event of
+`store.plain` stands without its time, which is then that of the claim or of the end. Mostly the field `event` comes
+whole; the search among the fields is for when it does not. Cursors are valid for this very pipeline: change it only
+together with `CURSOR_VERSION`."""
 
-CURSOR_VERSION = "2"
+CURSOR_VERSION = "3"
 _LOST = {280, 286, 260, 10334}
 """ChangeStreamFatalError, ChangeStreamHistoryLost, InvalidResumeToken, BSONObjectTooLarge: the token is of no more
 use."""
@@ -141,7 +147,7 @@ def event_from(change: Document) -> Event | None:
         topic=_TOPICS[change["coll"]],
         type=take("type"),
         id=change["id"],
-        at=take("at"),
+        at=take("at", None) or change["at"],
         queue=take("queue", ""),
         name=take("name", ""),
         from_state=take("from", None),
@@ -155,6 +161,7 @@ def event_from(change: Document) -> Event | None:
         flow_id=take("flow", None),
         source=take("source", None),
         tags=tuple(take("tags", ())),
+        custom_id=take("custom", None),
         data=e,
         clock=int(token[2:18], 16),
     )
@@ -280,3 +287,39 @@ async def wakes(store: Store, queues: Sequence[str]) -> AsyncIterator[str]:
             change = await _within(stream.try_next(), 10)
             if change is not None:
                 yield change.get("queue") or ""
+
+
+_DELIVERY_WAKES: list[Document] = [
+    {
+        "$match": {
+            "$or": [
+                {
+                    "ns.coll": "jobs",
+                    "operationType": "insert",
+                    "fullDocument.state": "waiting",
+                    "fullDocument.executor": COURIER,
+                },
+                {"ns.coll": "jobs", "operationType": "update", "updateDescription.updatedFields.state": "waiting"},
+                {
+                    "ns.coll": "jobs",
+                    "operationType": "update",
+                    "updateDescription.removedFields": {"$in": ["parked", "limited"]},
+                },
+                {"ns.coll": {"$in": ["queues", "webhooks"]}},
+            ]
+        }
+    },
+    {"$project": {"_id": 1}},
+]
+
+
+async def delivery_wakes(store: Store) -> AsyncIterator[None]:
+    """Yields whenever a job for the courier may have become claimable, and once when the stream is open.
+
+    Raises: StoreUnavailable, HistoryLost: open it again.
+    """
+    async with _opened(store, _DELIVERY_WAKES) as stream:
+        yield None
+        while True:
+            if await _within(stream.try_next(), 10) is not None:
+                yield None

@@ -17,14 +17,14 @@ from pymongo import ASCENDING, ReturnDocument
 from pymongo.errors import OperationFailure, WriteConcernError
 from pymongo.read_concern import ReadConcern
 
-from switchtower.store import transitions
+from switchtower.store import plain, transitions
 from switchtower.store.collections import Store
 from switchtower.store.documents import CLAIM_FIELDS
 from switchtower.store.expressions import token_hash
 from switchtower.store.guards import by_token, claimable
 from switchtower.store.indexes import HOT
 
-__all__ = ["Head", "Statement", "claim_batch", "claim_one", "flush", "head", "read_back", "winners"]
+__all__ = ["Head", "Quick", "Statement", "claim_batch", "claim_one", "flush", "head", "read_back", "winners"]
 
 Document = dict[str, Any]
 
@@ -34,8 +34,8 @@ INDEX_ORDER = [("queue", ASCENDING), ("lane", ASCENDING), *ORDER]
 _PLACE = {"rank": 1, "order": 1, "seq": 1}
 _HEAD_FIELDS = {"_id": 1, "name": 1, **_PLACE}
 _WHOLE_FIELDS = {**CLAIM_FIELDS, **_PLACE}
-_HISTORIES = 16
-"""Jobs with as many events behind them are claimed by one statement; a head with more kinds is read back instead."""
+_KINDS = 16
+"""So many statements a claim may have."""
 
 
 def _bound(queue: str, tail: tuple[Any, ...]) -> list[tuple[str, Any]]:
@@ -118,32 +118,43 @@ async def claim_batch(store: Store, head: Head, *, token: str, worker_id: str) -
     Guard: where the head was read whole, also that nothing happened to a job since: every change raises `event_seq`.
     Returns: the jobs as they are now, where that is known without another read; else None: ask `read_back`.
     """
-    histories: dict[int | None, list[str]] = defaultdict(list)
-    for row in head.rows:
-        histories[row["event_seq"] if head.whole else None].append(row["_id"])
-    if len(histories) > _HISTORIES:
-        histories = {None: head.ids}
+    known = _of_kinds(head.rows, token, worker_id, store.clock.now_ms()) if head.whole else None
+    updates = known or [(head.ids, {}, transitions.claim(token, worker_id))]
     answer = await _update(
         store,
         [
-            {
-                "q": {"_id": {"$in": ids}, "state": "waiting", "parked": None}
-                | ({} if seen is None else {"event_seq": seen}),
-                "u": transitions.claim(token, worker_id),
-                "multi": True,
-            }
-            for seen, ids in histories.items()
+            {"q": {"_id": {"$in": ids}, "state": "waiting", "parked": None, **seen}, "u": update, "multi": True}
+            for ids, seen, update in updates
         ],
     )
     if answer == 0:
         return []
-    if answer < len(head.rows) or None in histories:
+    if answer < len(head.rows) or known is None:
         return None
     for row in head.rows:
-        row["token"] = token
+        row["token"], row["worker_id"] = token, worker_id
         row["claims"] += 1
         row["event_seq"] += 1
     return head.rows
+
+
+def _of_kinds(
+    rows: Sequence[Document], token: str, worker_id: str, now_ms: int
+) -> list[tuple[list[str], Document, Any]] | None:
+    """Ids, guards and updates that claim these jobs as they were seen: by a plain update for each kind of job, else by
+    a pipeline for each `event_seq`; None when there are too many of both."""
+    kinds: dict[tuple[Any, ...], list[str]] = defaultdict(list)
+    for row in rows:
+        kinds[plain.claim_kind(row, now_ms)].append(row["_id"])
+    if len(kinds) <= _KINDS:
+        return [(ids, {"event_seq": kind[0]}, plain.claim(kind, token, worker_id)) for kind, ids in kinds.items()]
+    histories: dict[int, list[str]] = defaultdict(list)
+    for row in rows:
+        histories[row["event_seq"]].append(row["_id"])
+    if len(histories) > _KINDS:
+        return None
+    pipeline = transitions.claim(token, worker_id)
+    return [(ids, {"event_seq": seen}, pipeline) for seen, ids in histories.items()]
 
 
 async def read_back(store: Store, token: str, worker_id: str, *, acknowledged: bool = False) -> list[Document]:
@@ -159,10 +170,18 @@ async def read_back(store: Store, token: str, worker_id: str, *, acknowledged: b
     return found
 
 
+@dataclass(frozen=True, slots=True)
+class Quick:
+    """A plain update of `store.plain` that does what a pipeline does, where its guard holds."""
+
+    guard: Mapping[str, Any]
+    update: Document
+
+
 @dataclass(slots=True)
 class Statement:
     """One guarded update of a flush: the jobs (all under one token), the verb and the pipeline for them, and roughly
-    how many bytes it takes."""
+    how many bytes it takes. `quick` is tried before the pipeline."""
 
     verb: str
     token: str
@@ -170,6 +189,7 @@ class Statement:
     pipeline: list[Document]
     guard: Mapping[str, Any] = field(default_factory=dict)
     size: int = 4_000
+    quick: Quick | None = None
 
     def document(self) -> Document:
         """The update statement as the `update` command takes it."""
@@ -180,15 +200,28 @@ class Statement:
             "multi": len(self.ids) > 1,
         }
 
+    def first_try(self) -> Document:
+        """The statement to begin with: the quick one, where there is one."""
+        document = self.document()
+        if self.quick is not None:
+            document["q"].update(self.quick.guard)
+            document["u"] = self.quick.update
+        return document
+
 
 async def flush(store: Store, statements: Sequence[Statement]) -> bool:
     """Writes many reports in one raw `update` command (21,000 jobs/s where `bulk_write` gave 15,000:
     docs/benchmarks.md).
 
-    Guard: each statement's own. Returns: whether every job of every statement was moved. When not, ask `winners`.
+    Guard: each statement's own. Jobs that a quick statement did not find as it was told are moved by its pipeline.
+    Returns: whether every job of every statement was moved. When not, ask `winners`.
     """
     expected = sum(len(statement.ids) for statement in statements)
-    return await _update(store, [statement.document() for statement in statements]) == expected
+    moved = await _update(store, [statement.first_try() for statement in statements])
+    again = [statement.document() for statement in statements if statement.quick is not None]
+    if moved < expected and again:
+        moved += await _update(store, again)
+    return moved == expected
 
 
 async def _update(store: Store, updates: list[Document]) -> int:

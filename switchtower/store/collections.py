@@ -29,6 +29,8 @@ class Store:
         self.snapshots: Any = database["snapshots"]
         self.leases: Any = database["leases"]
         self.keys: Any = database["keys"]
+        self.sessions: Any = database["sessions"]
+        self.webhooks: Any = database["webhooks"]
         self.rates: Any = database["rates"]
         self.tenants: Any = database["tenants"]
         self.usage: Any = database["usage"]

@@ -7,19 +7,24 @@ a snapshot, and only events behind that snapshot are folded.
 
 from __future__ import annotations
 
+import asyncio
+import random
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from pymongo.errors import PyMongoError
+
+from switchtower.callers import Reach
 from switchtower.events import Event, Topic
 from switchtower.ids import API_KEY
 from switchtower.metrics import Granularity, MetricBucket, Snapshot, bucket_of
 from switchtower.states import JobState
 from switchtower.store.changes import moment_of
 from switchtower.store.collections import Store
-from switchtower.store.driver import time_limit
+from switchtower.store.driver import outrun, time_limit
 
 __all__ = [
     "Delta",
@@ -28,6 +33,7 @@ __all__ = [
     "fold",
     "forget",
     "last_snapshot",
+    "latest",
     "position",
     "recount",
     "series",
@@ -38,7 +44,10 @@ __all__ = [
 Document = dict[str, Any]
 
 FOLD = "#fold"
+READ_MS = 2_000
 RECOUNT_MS = 240_000
+RETRIES = 10
+RETRY_SECONDS = 0.05
 """Millions of jobs take longer than a request may; the server keeps a snapshot for five minutes."""
 _MINUTE = timedelta(minutes=1)
 _STATES = {state.value for state in JobState}
@@ -68,6 +77,7 @@ class Delta:
     )
     slowest: dict[tuple[datetime, str, str, str], tuple[int, int]] = field(default_factory=dict)
     usage: dict[tuple[datetime, str, str], int] = field(default_factory=lambda: defaultdict(int))
+    latest: dict[tuple[str, str], datetime] = field(default_factory=dict)
 
 
 def fold(events: Iterable[Event]) -> Delta:
@@ -81,6 +91,7 @@ def fold(events: Iterable[Event]) -> Delta:
         to = "removed" if event.data.get("removed") else event.to_state
         if event.from_state != to:
             states = delta.states[(event.queue, event.org)]
+            delta.latest[(event.queue, event.org)] = event.at
             if event.from_state in _STATES:
                 states[str(event.from_state)] -= 1
             if to in _STATES:
@@ -132,6 +143,7 @@ async def commit(store: Store, delta: Delta, *, reached: str, seen: str | None, 
             "q": {"_id": f"{queue}/{org}"},
             "u": {
                 "$inc": {f"counts.{state}": n for state, n in row.items() if n},
+                "$max": {"latest": delta.latest[(queue, org)]},
                 "$setOnInsert": {"queue": queue, "org": org},
             },
             "upsert": True,
@@ -144,21 +156,31 @@ async def commit(store: Store, delta: Delta, *, reached: str, seen: str | None, 
     if not states and not minutes:
         answer = await store.counters.update_one({"_id": FOLD, "cursor": seen}, {"$set": {"cursor": reached}})
         return bool(answer.matched_count)
+    updates = [(store.counters, states), (store.minutes, minutes), (store.hours, hours), (store.usage, usage)]
+    for _ in range(RETRIES):
+        try:
+            return await _commit(store, updates, reached=reached, seen=seen)
+        except PyMongoError as error:
+            # A queue that is obliterated at the same moment, say; nothing was written.
+            if not outrun(error):
+                raise
+            await asyncio.sleep(RETRY_SECONDS * random.random())
+    return await _commit(store, updates, reached=reached, seen=seen)
+
+
+async def _commit(
+    store: Store, updates: Sequence[tuple[Any, Sequence[Document]]], *, reached: str, seen: str | None
+) -> bool:
     async with store.database.transaction() as session:
         moved = await store.counters.update_one(
             {"_id": FOLD, "cursor": seen}, {"$set": {"cursor": reached}}, session=session
         )
         if not moved.matched_count:
             return False
-        for collection, updates in (
-            (store.counters, states),
-            (store.minutes, minutes),
-            (store.hours, hours),
-            (store.usage, usage),
-        ):
-            for start in range(0, len(updates), 1_000):
+        for collection, statements in updates:
+            for start in range(0, len(statements), 1_000):
                 await store.database.command(
-                    {"update": collection.name, "updates": updates[start : start + 1_000], "ordered": False},
+                    {"update": collection.name, "updates": statements[start : start + 1_000], "ordered": False},
                     session=session,
                 )
     return True
@@ -209,7 +231,13 @@ async def recount(store: Store, *, reached: str) -> int:
         "aggregate": store.jobs.name,
         "pipeline": [
             {"$match": {"state": {"$in": sorted(_STATES)}}},
-            {"$group": {"_id": {"queue": "$queue", "org": "$org", "state": "$state"}, "n": {"$sum": 1}}},
+            {
+                "$group": {
+                    "_id": {"queue": "$queue", "org": "$org", "state": "$state"},
+                    "n": {"$sum": 1},
+                    "latest": {"$max": "$updated_at"},
+                }
+            },
         ],
         "cursor": {"batchSize": 100_000},
         "readConcern": {"level": "snapshot", **at_cursor},
@@ -219,13 +247,16 @@ async def recount(store: Store, *, reached: str) -> int:
         answer = await store.database.command(count)
     at = answer["cursor"]["atClusterTime"]
     rows: dict[tuple[str, str], dict[str, int]] = defaultdict(dict)
+    times: dict[tuple[str, str], datetime] = {}
     for row in answer["cursor"]["firstBatch"]:
-        rows[(row["_id"]["queue"], row["_id"]["org"])][row["_id"]["state"]] = row["n"]
+        key = (row["_id"]["queue"], row["_id"]["org"])
+        rows[key][row["_id"]["state"]] = row["n"]
+        times[key] = max(row["latest"], times.get(key, row["latest"]))
     clock = (int(at.time) << 32) | int(at.inc)
     async with store.database.transaction() as session:
         await store.counters.delete_many({}, session=session)
         documents: list[Document] = [
-            {"_id": f"{queue}/{org}", "queue": queue, "org": org, "counts": counts}
+            {"_id": f"{queue}/{org}", "queue": queue, "org": org, "counts": counts, "latest": times[(queue, org)]}
             for (queue, org), counts in rows.items()
         ]
         await store.counters.insert_many(
@@ -234,11 +265,11 @@ async def recount(store: Store, *, reached: str) -> int:
     return clock
 
 
-async def by_queue(store: Store, *, org: str | None, queues: Sequence[str] | None = None) -> dict[str, dict[str, int]]:
+async def by_queue(store: Store, *, reach: Reach, queues: Sequence[str] | None = None) -> dict[str, dict[str, int]]:
     """Per queue the jobs of each state, summed over the tenants that the caller sees."""
-    match: Document = {"_id": {"$ne": FOLD}} | ({} if org is None else {"org": org})
-    if queues is not None:
-        match["queue"] = {"$in": list(queues)}
+    match: Document = {"_id": {"$ne": FOLD}} | ({} if reach.org is None else {"org": reach.org})
+    if (queues := reach.among(queues)) is not None:
+        match["queue"] = {"$in": queues}
     found: dict[str, dict[str, int]] = {}
     async for row in store.counters.find(match):
         if row.get("forgotten") and not any(row["counts"].values()):
@@ -246,6 +277,17 @@ async def by_queue(store: Store, *, org: str | None, queues: Sequence[str] | Non
         counts = found.setdefault(row["queue"], {})
         for state, n in row.get("counts", {}).items():
             counts[state] = counts.get(state, 0) + n
+    return found
+
+
+async def latest(store: Store, *, reach: Reach, queues: Sequence[str]) -> dict[str, datetime]:
+    """When a job of each of these queues last changed its state, as far as that is known."""
+    match: Document = {"queue": {"$in": reach.among(queues)}, "latest": {"$exists": True}}
+    if reach.org is not None:
+        match["org"] = reach.org
+    found: dict[str, datetime] = {}
+    async for row in store.counters.find(match, {"queue": 1, "latest": 1}):
+        found[row["queue"]] = max(row["latest"], found.get(row["queue"], row["latest"]))
     return found
 
 
@@ -261,7 +303,7 @@ async def series(
     queues: Sequence[str],
     since: datetime,
     until: datetime | None = None,
-    org: str | None,
+    reach: Reach,
     name: str | None = None,
     granularity: Granularity = Granularity.MINUTE,
     limit: int = 50_000,
@@ -271,13 +313,61 @@ async def series(
     times: Document = {"$gte": granularity.start_of(since)}
     if until is not None:
         times["$lte"] = until
-    match: Document = {"queue": {"$in": list(queues)}, span: times}
-    if org is not None:
-        match["org"] = org
+    match: Document = {"queue": {"$in": reach.among(queues)}, span: times}
+    if reach.org is not None:
+        match["org"] = reach.org
     if name is not None:
         match["name"] = name
     rows = store.minutes if granularity is Granularity.MINUTE else store.hours
     return [_bucket_from(row, granularity) async for row in rows.find(match, sort=[(span, 1)], limit=limit)]
+
+
+async def totals(
+    store: Store,
+    *,
+    since: datetime,
+    until: datetime,
+    reach: Reach,
+    name: str | None = None,
+    by_name: bool = False,
+    granularity: Granularity = Granularity.MINUTE,
+) -> list[MetricBucket]:
+    """The buckets of all queues that the caller sees, added up by the database (with `by_name`, per job name), oldest
+    first; their queue is ""."""
+    span = granularity.value
+    match: Document = {span: {"$gte": granularity.start_of(since), "$lte": until}}
+    if reach.queues is not None:
+        match["queue"] = {"$in": sorted(reach.queues)}
+    if reach.org is not None:
+        match["org"] = reach.org
+    if name is not None:
+        match["name"] = name
+    key: Document = {span: f"${span}", "name": "$name" if by_name else {"$literal": name}}
+    sums = {field: {"$sum": f"${field}"} for field in _SUMMED}
+    bounds = {"min_ms": {"$min": "$min_ms"}, "max_ms": {"$max": "$max_ms"}}
+    counted = {"$group": {"_id": key | {"k": "$h.k"}, "n": {"$sum": "$h.v"}}}
+    rows = (store.minutes if granularity is Granularity.MINUTE else store.hours).name
+    with time_limit(READ_MS):
+        wholes, parts = await asyncio.gather(
+            store.database.aggregate(rows, [{"$match": match}, {"$group": {"_id": key, **sums, **bounds}}]),
+            store.database.aggregate(
+                rows,
+                [{"$match": match}, {"$set": {"h": {"$objectToArray": "$h"}}}, {"$unwind": "$h"}, counted],
+            ),
+        )
+    found: dict[tuple[datetime, str | None], Document] = {}
+    for row in wholes:
+        found[row["_id"][span], row["_id"]["name"]] = row | row["_id"] | {"queue": "", "h": {}}
+    for part in parts:
+        at = part["_id"]
+        # Of two reads the second may see a bucket that the first did not.
+        if (at[span], at["name"]) in found:
+            found[at[span], at["name"]]["h"][at["k"]] = part["n"]
+    buckets = (_bucket_from(row, granularity) for row in found.values())
+    return sorted(buckets, key=lambda bucket: (bucket.at, bucket.name or ""))
+
+
+_SUMMED = ("enqueued", "completed", "failed", "retried", "cancelled", "ran", "run_ms", "claimed", "wait_ms")
 
 
 def _bucket_from(row: Document, granularity: Granularity) -> MetricBucket:

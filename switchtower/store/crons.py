@@ -20,8 +20,9 @@ from switchtower.crons import CatchUp, Cron, Fire, Overlap, Schedule
 from switchtower.jobs import NewJob
 from switchtower.retry import Backoff, BackoffKind
 from switchtower.store.collections import Store
-from switchtower.store.expressions import literal
-from switchtower.store.jobs import Duplicate, visible_to
+from switchtower.store.expressions import literal, when
+from switchtower.store.guards import within
+from switchtower.store.jobs import Duplicate
 
 __all__ = [
     "by_name",
@@ -31,13 +32,13 @@ __all__ = [
     "delete",
     "due",
     "find",
-    "go_on",
     "insert",
     "job_template",
     "page",
     "schedule_document",
     "settle",
     "take_slots",
+    "visible_to",
 ]
 
 Document = dict[str, Any]
@@ -58,6 +59,8 @@ _JOB_FIELDS = [
     "lifo",
     "remove_on_complete",
     "remove_on_fail",
+    "webhook",
+    "webhook_key",
 ]
 
 
@@ -76,7 +79,7 @@ def job_template(job: NewJob) -> Document:
 def _job_from(d: Mapping[str, Any]) -> NewJob:
     b = d["backoff"]
     backoff = Backoff(BackoffKind(b["kind"]), b["base_ms"], b["cap_ms"], b["jitter"], tuple(b["waits_ms"]))
-    return NewJob(**{field: d[field] for field in _JOB_FIELDS}, backoff=backoff)
+    return NewJob(**{field: d[field] for field in _JOB_FIELDS if field in d}, backoff=backoff)
 
 
 def cron_from(d: Mapping[str, Any]) -> Cron:
@@ -118,6 +121,10 @@ def schedule_document(schedule: Schedule) -> Document:
     }
 
 
+_PERIOD = {"$ifNull": ["$schedule.expression", "$schedule.every_ms"]}
+"""An expression as it is, or milliseconds."""
+
+
 def _event(type: str, actor: str, source: str | None = None, **data: Any) -> Document:
     following = {"$add": ["$event_seq", 1]}
     event: Document = {
@@ -130,7 +137,8 @@ def _event(type: str, actor: str, source: str | None = None, **data: Any) -> Doc
     }
     event |= {"actor": literal(actor), **data}
     if source is not None:
-        event["source"] = literal(source)
+        # Somebody's action: its audit row says what the cron does, and when.
+        event |= {"source": literal(source), "task": "$job.name", "schedule": _PERIOD}
     return {
         "event_seq": following,
         "event": {"$arrayToObject": [[{"k": {"$toString": following}, "v": event}]]},
@@ -144,13 +152,20 @@ async def insert(store: Store, document: Document, *, actor: str, source: str | 
     event = {"type": "create", "at": now, "name": document["name"], "queue": document["job"]["queue"], "actor": actor}
     event |= {"org": document["org"], "app": document.get("app", "")}
     if source is not None:
-        event["source"] = source
+        schedule = document["schedule"]
+        event |= {"source": source, "task": document["job"]["name"]}
+        event["schedule"] = schedule["every_ms"] if schedule["expression"] is None else schedule["expression"]
     try:
         await store.crons.insert_one(
             {**document, "fired": 0, "fires": [], "due": [], "updated_at": now, "event_seq": 1, "event": {"1": event}}
         )
     except DuplicateKeyError:
         raise Duplicate("name") from None
+
+
+def visible_to(caller: Caller) -> Document:
+    """The condition of every look-up of a cron: it is in the queue of its job."""
+    return within(caller.reach, queue="job.queue")
 
 
 async def find(store: Store, id: str, caller: Caller) -> Document | None:
@@ -165,9 +180,12 @@ async def by_name(store: Store, name: str, org: str) -> Document | None:
     return document
 
 
-async def page(store: Store, caller: Caller, *, after: str | None, limit: int, skip: int = 0) -> list[Document]:
-    """Crons in the order of their creation, behind an id, or without the first so many."""
-    match = visible_to(caller) | ({} if after is None else {"_id": {"$gt": after}})
+async def page(
+    store: Store, caller: Caller, *, after: str | None, limit: int, skip: int = 0, queue: str | None = None
+) -> list[Document]:
+    """Crons (whose jobs go to one queue) in the order of their creation, behind an id, or without the first so many."""
+    wanted: list[Document] = [{"_id": {"$gt": after or ""}}, {} if queue is None else {"job.queue": queue}]
+    match = {"$and": [visible_to(caller), *wanted]}
     rows: list[Document] = await store.crons.find(match, sort=[("_id", 1)], skip=skip, limit=limit).to_list(limit)
     return rows
 
@@ -246,14 +264,14 @@ async def decide(store: Store, cron_id: str, slot: datetime, reason: str | None)
     return entries[0]["skip"] if entries else "Another scheduler has dealt with it."
 
 
-async def go_on(store: Store, cron: Document, *, next_at: datetime | None) -> None:
-    """Gives a cron that had come to its limit another slot. Guard: it did not change since it was read."""
-    guard = {"_id": cron["_id"], "event_seq": cron["event_seq"], "next_at": None, "due": []}
-    await store.crons.update_one(guard, {"$set": {"next_at": next_at}})
+async def settle(
+    store: Store, cron_id: str, slot: datetime, fire: Fire, *, actor: str, behind: datetime | None
+) -> bool:
+    """Takes one slot out of `due` and into the history, with its event. Guard: it is still there.
 
-
-async def settle(store: Store, cron_id: str, slot: datetime, fire: Fire, *, actor: str) -> bool:
-    """Takes one slot out of `due` and into the history, with its event. Guard: it is still there."""
+    Where nothing is left in `due` and a cron that had come to its limit is below it again, since slots were skipped, it
+    goes on with the slot `behind` this one, in the same write: nobody would look at it again.
+    """
     row = {
         "slot": fire.slot,
         "at": "$$NOW",
@@ -264,6 +282,9 @@ async def settle(store: Store, cron_id: str, slot: datetime, fire: Fire, *, acto
     rows = {"$slice": [{"$concatArrays": ["$fires", [row]]}, -KEPT_FIRES]}
     left = {"$filter": {"input": "$due", "as": "d", "cond": {"$ne": ["$$d.slot", slot]}}}
     fired = fire.outcome == "fired"
+    count: Any = "$fired" if fired else {"$subtract": ["$fired", 1]}
+    below_its_limit = {"$and": [{"$isNumber": "$limit"}, {"$lt": [count, "$limit"]}]}
+    stands = {"$and": ["$enabled", {"$eq": ["$next_at", None]}, {"$eq": [{"$size": "$due"}, 1]}, below_its_limit]}
     stamped = _event("fire" if fired else "skip", actor, slot=slot, job=fire.job_id)
     result = await store.crons.update_one(
         {"_id": cron_id, "due.slot": slot},
@@ -275,7 +296,8 @@ async def settle(store: Store, cron_id: str, slot: datetime, fire: Fire, *, acto
                     "fires": rows,
                     "last_fired_at": slot if fired else "$last_fired_at",
                     "last_job_id": fire.job_id if fired else "$last_job_id",
-                    "fired": "$fired" if fired else {"$subtract": ["$fired", 1]},
+                    "fired": count,
+                    "next_at": when(stands, behind, "$next_at"),
                 }
             }
         ],

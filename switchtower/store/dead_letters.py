@@ -7,6 +7,7 @@ from typing import Any
 
 from pymongo import ReturnDocument
 
+from switchtower.callers import Reach
 from switchtower.dead_letters import DeadLetter, DeadLetterFilter
 from switchtower.errors import InvalidInput
 from switchtower.store.collections import Store
@@ -42,10 +43,10 @@ def dead_letter_from(d: Document) -> DeadLetter:
     )
 
 
-def filter_document(filter: DeadLetterFilter, *, org: str | None) -> Document:
+def filter_document(filter: DeadLetterFilter, *, reach: Reach) -> Document:
     """The filter as MongoDB takes it; values are compared, never interpreted."""
-    match: Document = {} if org is None else {"org": org}
-    for field, values in (("_id", filter.ids), ("queue", filter.queues), ("name", filter.names)):
+    match: Document = {} if reach.org is None else {"org": reach.org}
+    for field, values in (("_id", filter.ids), ("queue", reach.among(filter.queues)), ("name", filter.names)):
         if values is not None:
             match[field] = {"$in": list(values)}
     if filter.job_id is not None:

@@ -6,18 +6,23 @@ Fields that do not apply are absent, not null: documents stay small and partial 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import datetime
+from dataclasses import asdict
+from datetime import datetime, timedelta
 from typing import Any
 
 from bson.timestamp import Timestamp
 
 from switchtower.clock import from_ms, to_ms
 from switchtower.deduplication import DeduplicationMode, DeduplicationOptions
+from switchtower.dialects import Dialect, whole_priority
 from switchtower.ids import attempt_id
 from switchtower.jobs import Attempt, ChildFailure, ClaimedJob, ErrorKind, Job, JobError, LogLine, NewJob, TimelineEntry
+from switchtower.repeats import Repeat
 from switchtower.retry import DEFAULT_BACKOFF, Backoff, BackoffKind
 from switchtower.states import JobState
 from switchtower.store.lanes import lane_of
+from switchtower.store.lines import line_of
+from switchtower.webhooks import COURIER, Delivery
 
 __all__ = [
     "CLAIM_FIELDS",
@@ -34,7 +39,7 @@ __all__ = [
 Document = dict[str, Any]
 
 IDEMPOTENCY_MS = 24 * 3600 * 1000
-HEAVY = ("payload", "result", "logs", "attempts", "timeline")
+HEAVY = ("payload", "result", "logs", "attempts", "timeline", "opts")
 """What a list need not read unless it is asked for."""
 
 
@@ -48,6 +53,8 @@ def job_document(
     now_ms: int,
     pending: list[str],
     source: str | None = None,
+    key_id: str | None = None,
+    traceparent: str | None = None,
 ) -> Document:
     """The document of a new job. Inserts cannot use `$$NOW`: `now_ms` is the database's clock as measured."""
     run_ms = now_ms + (new.delay_ms or 0) if new.run_at is None else to_ms(new.run_at)
@@ -77,6 +84,12 @@ def job_document(
     }
     if app:
         document["app"] = app
+    if new.rank is not None:
+        document["rank"], document["priority"] = new.rank, whole_priority(new.rank)
+    if new.dialect is not None:
+        document["dialect"] = new.dialect.value
+        if new.opts is not None:
+            document["opts"] = dict(new.opts)
     if new.backoff != DEFAULT_BACKOFF:
         document["backoff"] = _backoff_document(new.backoff)
     for field in (
@@ -88,14 +101,27 @@ def job_document(
         "parent_id",
         "cron_id",
         "on_child_failure",
-        "traceparent",
     ):
         value = getattr(new, field)
         if value is not None:
             document[field] = value
+    if (trace := new.traceparent or traceparent) is not None:
+        document["traceparent"] = trace
     for field in ("lifo", "remove_on_complete", "remove_on_fail"):
         if getattr(new, field):
             document[field] = True
+    if run_ms > now_ms:
+        document["scheduled_for"] = from_ms(run_ms)
+    if new.webhook:
+        key_id = new.webhook_key or key_id
+        document["executor"] = COURIER
+        document["line"] = line_of(new.queue, org, new.group, app, key_id)
+        if key_id is not None:
+            document["webhook_key"] = key_id
+    if new.repeat is not None:
+        document["repeat"] = _repeat_document(new.repeat)
+        # Its end is relayed, as if somebody waited for it: then the next run is enqueued.
+        document["awaited"] = True
     if new.workflow is not None:
         document["run"] = {"workflow": new.workflow[0], "version": new.workflow[1]}
     if new.tags:
@@ -125,6 +151,8 @@ def job_document(
         event["group"] = new.group
     if new.parent_id is not None:
         event["parent"] = new.parent_id
+    if new.job_id is not None:
+        event["custom"] = new.job_id
     if new.cron_id is not None and source is not None:
         # Somebody triggered the cron.
         event |= {"source": source, "cron": new.cron_id}
@@ -158,6 +186,10 @@ def _deduplication_from(document: Mapping[str, Any]) -> DeduplicationOptions | N
         replace=row.get("replace", False),
         extend=row.get("extend", False),
     )
+
+
+def _repeat_document(repeat: Repeat) -> Document:
+    return {key: value for key, value in asdict(repeat).items() if value is not None}
 
 
 def _backoff_document(backoff: Backoff) -> Document:
@@ -217,18 +249,41 @@ def _attempt_from(id: str, row: Mapping[str, Any]) -> Attempt:
         ended_at=row.get("ended_at"),
         outcome=row["outcome"],
         error=error_from(row.get("error")),
+        delivery=_delivery_from(row) if "latency_ms" in row else None,
+    )
+
+
+def _delivery_from(row: Mapping[str, Any]) -> Delivery:
+    return Delivery(row.get("status_code"), row["latency_ms"], row.get("answer"), row.get("truncated", False))
+
+
+def _last_attempt(d: Mapping[str, Any], worker_id: str | None, started_at: datetime | None, outcome: str) -> Attempt:
+    """The run that stands in the job itself, not in its `attempts` yet."""
+    return Attempt(
+        id=attempt_id(d["_id"], d["generation"], d["attempt"]),
+        number=d["attempt"],
+        generation=d["generation"],
+        worker_id=worker_id,
+        started_at=started_at,
+        ended_at=d.get("finished_at"),
+        outcome=outcome,
     )
 
 
 def _timeline_from(d: Mapping[str, Any]) -> list[TimelineEntry]:
     """The kept history, in order. A claim's row is written by the transition after it; until then it is told by the
-    lease itself."""
+    lease itself. So are both rows of a plain run (`store.plain`) until something follows it."""
     rows = d.get("timeline")
     if rows is None:
         return []
-    if d["state"] == "active" and not d.get("started"):
-        lease = {"at": d["claimed_at"], "actor": d["worker_id"], "attempt": d["attempt"]}
-        rows = [*rows, {"type": "claim", "from": "waiting", "to": "active", **lease}]
+    ran = d.get("ran")
+    if ran is not None or (d["state"] == "active" and not d.get("started")):
+        lease = {"at": d["claimed_at"], "actor": d["worker_id"] if ran is None else ran["worker_id"]}
+        attempt = d["attempt"] if ran is None else d["attempt"] - 1
+        rows = [*rows, {"type": "claim", "from": "waiting", "to": "active", "attempt": attempt, **lease}]
+    if ran is not None:
+        end = {"at": d["finished_at"], "actor": ran["worker_id"], "attempt": d["attempt"]}
+        rows = [*rows, {"type": "complete", "from": "active", "to": "completed", **end}]
     entries = [
         TimelineEntry(row["type"], row["at"], row.get("from"), row.get("to"), row.get("actor"), row.get("attempt", 0))
         for row in rows
@@ -244,18 +299,13 @@ def job_from(d: Mapping[str, Any]) -> Job:
     id = d["_id"]
     created: datetime = d["created_at"]
     attempts = [_attempt_from(id, row) for row in get("attempts", ())]
-    if get("started"):
-        attempts.append(
-            Attempt(
-                id=attempt_id(id, d["generation"], d["attempt"]),
-                number=d["attempt"],
-                generation=d["generation"],
-                worker_id=get("worker_id"),
-                started_at=get("started_at"),
-                ended_at=None,
-                outcome="running",
-            )
-        )
+    started_at: datetime | None = get("started_at")
+    ran = get("ran")
+    if ran is not None:
+        started_at = d["finished_at"] - timedelta(milliseconds=ran["ms"])
+        attempts.append(_last_attempt(d, ran["worker_id"], started_at, "completed"))
+    elif get("started"):
+        attempts.append(_last_attempt(d, get("worker_id"), started_at, "running"))
     return Job(
         id=id,
         name=d["name"],
@@ -283,7 +333,7 @@ def job_from(d: Mapping[str, Any]) -> Job:
         run_at=d["run_at"],
         created_at=created,
         updated_at=d["updated_at"],
-        started_at=get("started_at"),
+        started_at=started_at,
         finished_at=get("finished_at"),
         expires_at=get("expires_at"),
         timeout_ms=get("timeout_ms"),
@@ -305,9 +355,19 @@ def job_from(d: Mapping[str, Any]) -> Job:
         on_child_failure=ChildFailure(get("on_child_failure", "fail")),
         timeline=_timeline_from(d),
         traceparent=get("traceparent"),
+        dialect=Dialect(d["dialect"]) if "dialect" in d else None,
+        rank=get("rank", 0),
+        opts=get("opts"),
+        webhook=get("executor") == COURIER,
+        webhook_key=get("webhook_key"),
+        scheduled_for=get("scheduled_for"),
+        repeats="repeat" in d,
     )
 
 
+_HANGING = ("unique_hold", "awaited", "pending", "flow_id", "remove_on_complete", "outbox")
+NOT_PLAIN = frozenset({*_HANGING, "parent_id", "custom_id"})
+"""With any of these the end of a job is more than its own, or the like of no other's."""
 CLAIM_FIELDS = {
     field: 1
     for field in [
@@ -335,6 +395,8 @@ CLAIM_FIELDS = {
         "on_child_failure",
         "traceparent",
         "limited",
+        "worker_id",
+        *_HANGING,
     ]
 }
 
@@ -368,4 +430,6 @@ def claimed_from(d: Mapping[str, Any]) -> ClaimedJob:
         traceparent=get("traceparent"),
         on_child_failure=ChildFailure(get("on_child_failure", "fail")),
         recovered=d["claims"] - 1 > attempt,
+        worker_id=d["worker_id"],
+        plain=d.keys().isdisjoint(NOT_PLAIN),
     )

@@ -17,6 +17,7 @@ __all__ = [
     "OUTBOX_FAILED",
     "OUTBOX_SETTLE",
     "REMOVE_ON_FAIL",
+    "RUN_WRITTEN",
     "SETTLED",
     "STARTED",
     "UNLEASED",
@@ -77,6 +78,19 @@ CLAIMED = {
 """The row of the timeline that a claim leaves to the transition after it."""
 
 
+UNWRITTEN = present("$ran")
+_COMPLETED = {
+    "type": "complete",
+    "at": "$finished_at",
+    "actor": "$ran.worker_id",
+    "attempt": "$attempt",
+    "from": "active",
+    "to": "completed",
+}
+_RUN = [{**CLAIMED, "actor": "$ran.worker_id", "attempt": {"$subtract": ["$attempt", 1]}}, _COMPLETED]
+"""The rows of the timeline that a plain completion leaves to the transition after it."""
+
+
 def in_order(at_ms: Any) -> Document:
     """The `order` of a job that is due at this time; LIFO counts backwards."""
     return when({"$eq": ["$lifo", True]}, {"$multiply": [at_ms, -1]}, at_ms)
@@ -92,11 +106,13 @@ def stamp(
     source: str | None = None,
     keep: bool = True,
     after_claim: Any = None,
+    after_run: bool = False,
 ) -> Document:
     """The fields of `$set` that carry the event: new under a new key each time, so that it arrives whole.
 
     `source` marks somebody's action: it leaves an audit row. The row of a claim in the timeline is left to the worker's
-    next transition, which writes one anyway (`after_claim`: whether it is that one).
+    next transition, which writes one anyway (`after_claim`: whether it is that one), and a plain completion leaves its
+    own to whatever follows it (`after_run`: this may; write `RUN_WRITTEN` too).
     """
     following = {"$add": ["$event_seq", 1]}
     brief: Document = {"type": type, "at": "$$NOW", "actor": actor, "attempt": attempt}
@@ -111,6 +127,7 @@ def stamp(
         "parent": "$parent_id",
         "flow": "$flow_id",
         "tags": "$tags",
+        "custom": "$custom_id",
         **({} if source is None else {"source": literal(source)}),
         **(data or {}),
     }
@@ -120,7 +137,11 @@ def stamp(
         "updated_at": "$$NOW",
     }
     if keep:
-        rows = [brief] if after_claim is None else when(after_claim, [CLAIMED, brief], [brief])
+        rows: Any = [brief]
+        if after_claim is not None:
+            rows = when(after_claim, [CLAIMED, brief], rows)
+        elif after_run:
+            rows = when(UNWRITTEN, [*_RUN, brief], rows)
         fields["timeline"] = {"$slice": [{"$concatArrays": ["$timeline", rows]}, -KEPT_TRANSITIONS]}
     return fields
 
@@ -130,14 +151,22 @@ def reported(token: str, outcome: str) -> Document:
     return {"token": token_hash(token), "as": outcome}
 
 
-def attempt_row(outcome: Any, *, started_at: Any, error: Any = GONE, number: Any = CHARGED) -> Document:
+def attempt_row(
+    outcome: Any,
+    *,
+    started_at: Any,
+    error: Any = GONE,
+    number: Any = CHARGED,
+    worker_id: Any = "$worker_id",
+    ended_at: Any = "$$NOW",
+) -> Document:
     """The job's attempts with the run that ends now."""
     row = {
         "number": number,
         "generation": "$generation",
-        "worker_id": "$worker_id",
+        "worker_id": worker_id,
         "started_at": started_at,
-        "ended_at": "$$NOW",
+        "ended_at": ended_at,
         "outcome": outcome,
         "error": error,
     }
@@ -145,7 +174,23 @@ def attempt_row(outcome: Any, *, started_at: Any, error: Any = GONE, number: Any
     return {"$slice": [rows, -KEPT_ATTEMPTS]}
 
 
-UNLEASED = dict.fromkeys(("token", "worker_id", "claimed_at", "started", "cancel_requested_at", "limited"), GONE)
+_STARTED_AT = {"$subtract": ["$finished_at", "$ran.ms"]}
+RUN_WRITTEN = {
+    "attempts": when(
+        UNWRITTEN,
+        attempt_row(
+            "completed", started_at=_STARTED_AT, number="$attempt", worker_id="$ran.worker_id", ended_at="$finished_at"
+        ),
+        "$attempts",
+    ),
+    "started_at": when(UNWRITTEN, _STARTED_AT, "$started_at"),
+    **dict.fromkeys(("ran", "claimed_at"), GONE),
+}
+"""Writes down what a plain completion left to be made of its fields; changes nothing after any other."""
+
+UNLEASED = dict.fromkeys(
+    ("token", "worker_id", "claimed_at", "started", "cancel_requested_at", "cancel_discards", "limited"), GONE
+)
 
 _OUTLIVES = {"$eq": [{"$ifNull": ["$dedup.mode", "throttle"]}, "throttle"]}
 _KEEP_HOLD = {"$and": [_OUTLIVES, {"$gt": ["$unique_until", "$$NOW"]}]}

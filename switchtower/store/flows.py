@@ -10,9 +10,10 @@ from pymongo.errors import BulkWriteError, DuplicateKeyError
 from switchtower.errors import InvalidInput
 from switchtower.flows import Planned
 from switchtower.jobs import NewJob
-from switchtower.states import FINAL, JobState
-from switchtower.store import lanes, operations
+from switchtower.states import FINAL, REMOVED, JobState
+from switchtower.store import lanes, operations, outbox
 from switchtower.store.collections import Store
+from switchtower.store.guards import RESTARTED
 from switchtower.store.jobs import Duplicate, index_of
 
 __all__ = ["counts", "insert", "mark_cancelling", "placed", "refuse_own_links", "retry", "unrelayed"]
@@ -20,6 +21,7 @@ __all__ = ["counts", "insert", "mark_cancelling", "placed", "refuse_own_links", 
 Document = dict[str, Any]
 
 CHUNK = 1_000
+_ENDED = (*sorted(FINAL), REMOVED)
 
 
 def refuse_own_links(job: NewJob) -> None:
@@ -97,9 +99,9 @@ async def retry(
     store: Store, flow_id: str, actor: str, *, source: str | None = None, action: Mapping[str, Any] | None = None
 ) -> int:
     """failed, cancelled → blocked while something below is not completed, else waiting; parents before children, so
-    that none can miss its child's end. Returns: how many jobs. Raises: Duplicate when a unique key is held
-    elsewhere."""
-    fields = {"state": 1, "parent_id": 1, "depends_on": 1}
+    that none can miss its child's end. Returns: how many jobs. Raises: Duplicate when a unique key is held elsewhere;
+    nothing has moved then, unless the key was taken meanwhile."""
+    fields = {"state": 1, "parent_id": 1, "depends_on": 1, "org": 1, "unique_key": 1, "unique_hold": 1, "dedup": 1}
     match = {"flow_id": flow_id, "state": {"$in": [state.value for state in JobState]}}
     rows: list[Document] = await store.jobs.find(match, fields, sort=[("_id", 1)]).to_list(None)
     states = {row["_id"]: row["state"] for row in rows}
@@ -107,16 +109,36 @@ async def retry(
     for row in rows:
         if row.get("parent_id") in below:
             below[row["parent_id"]].append(row["_id"])
-    again = [id for id, state in states.items() if state in ("failed", "cancelled")]
+    again = [row for row in rows if row["state"] in ("failed", "cancelled")]
+    await _refuse_held_keys(store, again)
     moved = 0
-    for id in sorted(again, key=lambda id: not below[id]):
+    awaited: set[str] = set()
+    refused: Duplicate | None = None
+    for id in sorted((row["_id"] for row in again), key=lambda id: not below[id]):
         pending = sorted({other for other in below[id] if states[other] != "completed"})
         try:
             result = await store.jobs.update_one(
-                {"_id": id, "state": {"$in": ["failed", "cancelled"]}, "outbox": {"$exists": False}},
+                {"_id": id, "state": {"$in": ["failed", "cancelled"]}, "outbox": {"$exists": False}, **RESTARTED},
                 operations.retry(actor, pending=pending, source=source, action=action),
             )
         except DuplicateKeyError as error:
-            raise Duplicate(index_of(error.details or {})) from None
+            refused = Duplicate(index_of(error.details or {}))
+            break
         moved += result.modified_count
+        awaited.update(pending)
+    # What was open when it was read may have ended since, and has told nobody who waits for it only now.
+    ended = {"_id": {"$in": sorted(awaited)}, "state": {"$in": list(_ENDED)}, "outbox": {"$exists": False}}
+    told = await store.jobs.find(ended, {"state": 1, "last_state": 1, "name": 1, "error": 1}).to_list(None)
+    await outbox.settle(store, told)
+    if refused is not None:
+        raise refused
     return moved
+
+
+async def _refuse_held_keys(store: Store, rows: Sequence[Document]) -> None:
+    """Raises: Duplicate where one of these jobs would want a unique key that an open job has, or another of them."""
+    wanting = [row for row in rows if "unique_key" in row and not row.keys() & {"unique_hold", "dedup"}]
+    keys = [row["unique_key"] for row in wanting]
+    held = {"org": wanting[0]["org"], "unique_hold": {"$in": keys}} if wanting else None
+    if len(set(keys)) < len(keys) or (held and await store.jobs.find_one(held, {"_id": 1}) is not None):
+        raise Duplicate("unique_hold")

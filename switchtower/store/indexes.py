@@ -14,10 +14,12 @@ from pymongo import ASCENDING, DESCENDING, IndexModel
 
 from switchtower.states import JobState
 from switchtower.store.collections import Store
+from switchtower.webhooks import COURIER
 
-__all__ = ["HOT", "create_indexes", "missing_indexes", "payload_index"]
+__all__ = ["DELIVERIES", "HOT", "create_indexes", "missing_indexes", "payload_index"]
 
-HOT = "hot"
+HOT = "claims"
+DELIVERIES = "deliveries"
 EXISTS = {"$exists": True}
 
 JOBS = [
@@ -25,7 +27,13 @@ JOBS = [
     IndexModel(
         [(key, ASCENDING) for key in ("queue", "lane", "rank", "order", "seq", "name")],
         name=HOT,
-        partialFilterExpression={"state": "waiting", "parked": None},
+        partialFilterExpression={"state": "waiting", "parked": None, "executor": None},
+    ),
+    # the courier's claims: the head of a line of deliveries; they are not in the workers' way above
+    IndexModel(
+        [(key, ASCENDING) for key in ("line", "rank", "order", "seq")],
+        name=DELIVERIES,
+        partialFilterExpression={"state": "waiting", "parked": None, "executor": COURIER},
     ),
     # unpark and whyNotRunning: what is parked, by cause
     IndexModel(
@@ -45,6 +53,8 @@ JOBS = [
         name="listing",
         partialFilterExpression={"state": {"$in": sorted(s.value for s in JobState if s is not JobState.ACTIVE)}},
     ),
+    # lists by name
+    IndexModel([("name", 1), ("_id", 1)], name="name"),
     # enqueue: one open job per unique key, one job per idempotency key and per custom id
     IndexModel(
         [("org", 1), ("unique_hold", 1)],
@@ -150,6 +160,16 @@ KEYS = [
     IndexModel([("digest", 1)], name="digest", unique=True),
 ]
 
+SESSIONS = [
+    # a session that has ended opens nothing, and is forgotten
+    IndexModel([("ends_at", 1)], name="ends_at", expireAfterSeconds=0),
+]
+
+WEBHOOKS = [
+    # set, resolve: one webhook per key and per project
+    IndexModel([("owner", 1)], name="owner", unique=True),
+]
+
 RATES = [
     # an interval that nobody began anew is of no more use
     IndexModel([("ends_at", 1)], name="ends_at", expireAfterSeconds=24 * 3600),
@@ -197,6 +217,8 @@ def _plan(store: Store, search_paths: Sequence[str]) -> list[tuple[Any, list[Ind
         (store.crons, CRONS),
         (store.events, EVENTS),
         (store.keys, KEYS),
+        (store.sessions, SESSIONS),
+        (store.webhooks, WEBHOOKS),
         (store.rates, RATES),
         (store.usage, USAGE),
         (store.permits, PERMITS),

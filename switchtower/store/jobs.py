@@ -13,7 +13,7 @@ from switchtower.callers import Caller
 from switchtower.states import FINAL
 from switchtower.store import lanes
 from switchtower.store.collections import Store
-from switchtower.store.guards import NOT_REMOVED, starts_from
+from switchtower.store.guards import NOT_REMOVED, starts_from, within
 
 __all__ = [
     "Duplicate",
@@ -22,6 +22,7 @@ __all__ = [
     "index_of",
     "insert_in_session",
     "insert_many",
+    "is_announced",
     "let_go",
     "locate",
     "mark_awaited",
@@ -47,8 +48,8 @@ class Duplicate(Exception):
 
 
 def visible_to(caller: Caller) -> Document:
-    """The tenant condition of every look-up: an operator sees all, a tenant its own."""
-    return {} if caller.org is None else {"org": caller.org}
+    """The condition of every look-up of a job, or of what has its queue: an operator sees all, a tenant its own."""
+    return within(caller.reach)
 
 
 def index_of(error: Mapping[str, Any]) -> str:
@@ -63,7 +64,12 @@ def index_of(error: Mapping[str, Any]) -> str:
     )
 
 
-async def insert_many(store: Store, documents: Sequence[Document], *, session: Any = None) -> dict[int, str]:
+def is_announced(store: Store, document: Document) -> bool:
+    """Whether claimers know of where this job will stand; `insert_many` tells them of where dictionaries will."""
+    return lanes.is_marked(store, document["queue"], document["lane"])
+
+
+async def insert_many(store: Store, documents: Sequence[Mapping[str, Any]], *, session: Any = None) -> dict[int, str]:
     """Inserts new jobs, one command for all.
 
     Guard: the unique indexes. Effect: each document without a conflict exists.
@@ -71,7 +77,7 @@ async def insert_many(store: Store, documents: Sequence[Document], *, session: A
         insert had landed.
     Raises: a driver error with an unknown outcome: repeat with the same documents.
     """
-    await lanes.mark(store, documents)
+    await lanes.mark(store, [document for document in documents if isinstance(document, dict)])
     try:
         await store.jobs.insert_many(documents, ordered=False, session=session)
     except BulkWriteError as error:

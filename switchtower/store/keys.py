@@ -16,7 +16,7 @@ from switchtower.callers import Caller
 from switchtower.limits import Limit
 from switchtower.store.collections import Store
 from switchtower.store.expressions import literal, when
-from switchtower.store.jobs import visible_to
+from switchtower.store.guards import listed
 from switchtower.store.queues import limit_document, limit_from
 
 __all__ = [
@@ -57,15 +57,17 @@ def _key_from(d: Document) -> ApiKey:
         org=d.get("tenant"),
         app=d.get("app", ""),
         queue=d.get("queue"),
-        webhook_url=d.get("webhook_url"),
+        queues=None if (queues := d.get("queues")) is None else frozenset(queues),
         rate=_rate_from(d.get("rate")),
         expires_at=d.get("expires_at"),
         revoked_at=d.get("revoked_at"),
+        dev=d.get("dev", False),
     )
 
 
 def _visible(caller: Caller) -> Document:
-    return {} if caller.org is None else {"tenant": caller.org}
+    seen = ({} if caller.org is None else {"tenant": caller.org}) | listed(caller.reach)
+    return {"$or": [seen, {"_id": caller.key_id}]} if seen else {}
 
 
 async def insert(store: Store, key: ApiKey, digest: bytes) -> None:
@@ -80,7 +82,7 @@ async def insert(store: Store, key: ApiKey, digest: bytes) -> None:
         "tenant": key.org,
         "app": key.app,
         "queue": key.queue,
-        "webhook_url": key.webhook_url,
+        "queues": None if key.queues is None else sorted(key.queues),
         "rate": _rate_document(key.rate),
         "created_at": key.created_at,
         "created_by": key.created_by,
@@ -89,6 +91,8 @@ async def insert(store: Store, key: ApiKey, digest: bytes) -> None:
         "event_seq": 1,
         "event": {"1": event},
     }
+    if key.dev:
+        document["dev"] = True
     await store.keys.insert_one(document)
 
 
@@ -108,8 +112,8 @@ async def find_many(store: Store, caller: Caller, ids: Sequence[str] | None = No
 
 
 async def none_exists(store: Store) -> bool:
-    """Whether no key was ever created."""
-    return await store.keys.find_one({}, {"_id": 1}) is None
+    """Whether no key was ever created that asks everyone for one."""
+    return await store.keys.find_one({"dev": {"$exists": False}}, {"_id": 1}) is None
 
 
 async def revoke(store: Store, id: str, caller: Caller) -> ApiKey | None:
@@ -201,6 +205,7 @@ async def insert_tenant(store: Store, limits: TenantLimits, *, actor: str) -> No
         "jobs_per_month": limits.jobs_per_month,
         "rate": _rate_document(limits.rate),
         "jobs": limit_document(limits.jobs),
+        "max_retries": limits.max_retries,
         "changed_by": actor,
     }
     await store.tenants.update_one({"_id": limits.org}, {"$set": sets}, upsert=True)
@@ -212,7 +217,7 @@ async def tenant(store: Store, org: str) -> TenantLimits:
     if row is None:
         return TenantLimits(org)
     jobs = limit_from(row.get("jobs", {}))
-    return TenantLimits(org, row["jobs_per_month"], _rate_from(row["rate"]), jobs)
+    return TenantLimits(org, row["jobs_per_month"], _rate_from(row["rate"]), jobs, row.get("max_retries"))
 
 
 async def job_limits(store: Store, orgs: Collection[str]) -> dict[str, Limit]:
@@ -226,7 +231,12 @@ async def job_limits(store: Store, orgs: Collection[str]) -> dict[str, Limit]:
 
 async def usage(store: Store, caller: Caller, since: date, until: date, limit: int) -> list[Usage]:
     """Jobs enqueued per day and key, both days included, the oldest first."""
-    match = {"day": {"$gte": _midnight(since), "$lte": _midnight(until)}, **visible_to(caller)}
+    match: Document = {"day": {"$gte": _midnight(since), "$lte": _midnight(until)}}
+    if caller.org is not None:
+        match["org"] = caller.org
+    if caller.queues is not None:
+        # Usage is not kept by queue: who sees some of them sees what came with its own key.
+        match["key"] = caller.key_id
     rows = store.usage.find(match, sort=[("day", 1), ("org", 1), ("key", 1)], limit=limit)
     return [Usage(row["day"].date(), row["org"], row["key"] or None, row["enqueued"]) async for row in rows]
 

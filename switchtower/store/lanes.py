@@ -17,7 +17,19 @@ from switchtower.store.collections import Store
 from switchtower.store.guards import claimable
 from switchtower.store.indexes import HOT
 
-__all__ = ["LANED", "SEPARATOR", "Lane", "behind_org", "heads", "lane_of", "mark", "move_aside", "next_lane"]
+__all__ = [
+    "BEHIND",
+    "LANED",
+    "SEPARATOR",
+    "Lane",
+    "behind_org",
+    "heads",
+    "is_marked",
+    "lane_of",
+    "mark",
+    "move_aside",
+    "next_lane",
+]
 
 Document = dict[str, Any]
 
@@ -71,6 +83,11 @@ async def mark(store: Store, documents: Sequence[Document]) -> None:
         store.laned.add(queue)
 
 
+def is_marked(store: Store, queue: str, lane: str) -> bool:
+    """Whether a job may be met in this lane: `mark` was called for its queue, or need not be."""
+    return not lane or queue in store.laned
+
+
 async def next_lane(
     store: Store, queue: str, *, start: str, end: str | None = None, skipped: Collection[str] = ()
 ) -> Lane | None:
@@ -78,7 +95,7 @@ async def next_lane(
     bounds: Document = {"$gte": start} | ({} if end is None else {"$lt": end})
     if skipped:
         bounds["$nin"] = sorted(skipped)[:MAX_SKIPPED]
-    match = {"queue": queue, "lane": bounds, "state": "waiting", "parked": None}
+    match = {**claimable(queue, lane=None), "lane": bounds}
     rows = await store.jobs.find(match, {"lane": 1}, sort=ORDER, limit=1).hint(HOT).to_list(1)
     return Lane.parsed(rows[0]["lane"]) if rows else None
 

@@ -8,6 +8,7 @@ from typing import Any
 from pymongo import ReturnDocument
 from pymongo.errors import DuplicateKeyError
 
+from switchtower.callers import Reach
 from switchtower.clock import from_ms
 from switchtower.errors import StoreUnavailable
 from switchtower.store.collections import Store
@@ -18,6 +19,7 @@ from switchtower.workers import Worker, WorkerInfo, WorkerState
 __all__ = [
     "acquire",
     "finish",
+    "is_held",
     "lose",
     "lost_candidates",
     "register",
@@ -25,6 +27,7 @@ __all__ = [
     "renew_blocking",
     "resign",
     "stray_holders",
+    "visible_to",
     "worker_from",
 ]
 
@@ -32,6 +35,13 @@ Document = dict[str, Any]
 
 PRESENT = [WorkerState.LIVE.value, WorkerState.DRAINING.value]
 GONE = [WorkerState.LOST.value, WorkerState.STOPPED.value]
+
+
+def visible_to(reach: Reach) -> Document:
+    """The workers that a caller sees: a tenant its own and the operator's; those that serve a queue that it sees."""
+    return ({} if reach.org is None else {"org": {"$in": [reach.org, None]}}) | (
+        {} if reach.queues is None else {"queues": {"$in": sorted(reach.queues)}}
+    )
 
 
 def renewal(lease_ms: int | str) -> list[Document]:
@@ -201,3 +211,9 @@ async def resign(store: Store, duty: str, holder: str) -> None:
     await store.leases.update_one(
         {"_id": duty, "holder": holder}, [{"$set": {"expires_at": {"$subtract": ["$$NOW", 1]}, "holder": ""}}]
     )
+
+
+async def is_held(store: Store, duty: str) -> bool:
+    """Whether some process holds a duty now."""
+    held = {"_id": duty, "$expr": {"$gte": ["$expires_at", "$$NOW"]}}
+    return await store.leases.find_one(held, {"_id": 1}) is not None

@@ -9,8 +9,9 @@ from __future__ import annotations
 import asyncio
 import base64
 import binascii
+import contextlib
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
@@ -18,41 +19,60 @@ from itertools import chain
 from typing import Any
 
 import orjson
+from pymongo.errors import ExecutionTimeout
 
+from switchtower.callers import Reach
 from switchtower.clock import from_ms, to_ms
-from switchtower.errors import InvalidInput
+from switchtower.errors import InvalidInput, StoreUnavailable
 from switchtower.jobs import JobFilter
 from switchtower.states import JobState
 from switchtower.store.collections import Store
 from switchtower.store.documents import HEAVY
 from switchtower.store.driver import time_limit
 from switchtower.store.guards import NOT_REMOVED
+from switchtower.store.texts import contains, text_condition
 
 __all__ = [
+    "BY_QUEUE",
+    "BY_WORKFLOW",
     "Branches",
     "Found",
     "JobOrder",
+    "bounded",
     "branches",
     "count",
     "decode_cursor",
     "encode_cursor",
     "filter_document",
     "keyset_page",
+    "names_with",
     "offset_page",
     "payload_path",
     "projection",
     "queue_names",
-    "text_condition",
+    "workflow_names",
 ]
 
 Document = dict[str, Any]
 
 TIME_LIMIT_MS = 2_000
-TEXT_LIMIT = 256
-TEXTS = ("id", "name", "error", "payload")
-"""Where a text is looked for."""
-LEVELS = 4
-"""How deep in a payload."""
+MOST_ORDERED = 50_000
+MOST_NAMES = 2_000
+BY_QUEUE, BY_NAME, BY_WORKFLOW = "listing", "name", "run"
+"""Indexes that hold jobs of a queue and a state, of a name, and runs of a workflow, each in the order of their ids."""
+
+
+@contextlib.contextmanager
+def bounded() -> Iterator[None]:
+    """Gives what is awaited inside two seconds. Raises: StoreUnavailable, which says so, when they are over."""
+    try:
+        with time_limit(TIME_LIMIT_MS):
+            yield
+    except ExecutionTimeout as error:
+        raise StoreUnavailable(
+            f"This took longer than {TIME_LIMIT_MS // 1000} s, which is all that a list may take: narrow it by queue, "
+            "state, name or an indexed payload path, or try again."
+        ) from error
 
 
 class JobOrder(StrEnum):
@@ -102,8 +122,28 @@ def _any(field: str, values: Sequence[Any]) -> Document:
 
 async def queue_names(store: Store) -> list[str]:
     """The queues that have jobs that are not active: one index seek each."""
-    distinct: list[Document] = [{"$sort": {"queue": 1}}, {"$group": {"_id": "$queue"}}]
-    return [row["_id"] for row in await store.database.aggregate(store.jobs.name, distinct, hint="listing")]
+    return await _distinct(store, "queue", hint=BY_QUEUE)
+
+
+async def workflow_names(store: Store) -> list[str]:
+    """The workflows that have runs: one index seek each."""
+    return await _distinct(store, "run.workflow", hint=BY_WORKFLOW)
+
+
+async def names_with(store: Store, text: str) -> list[str] | None:
+    """The job names that have a text in them, whatever its case: one index seek for each name that there is. None when
+    there are too many of them to look at."""
+    names = await _distinct(store, "name", hint=BY_NAME, limit=MOST_NAMES + 1)
+    pattern = re.compile(contains(text)["$regex"], re.IGNORECASE)
+    return None if len(names) > MOST_NAMES else [name for name in names if pattern.search(name)]
+
+
+async def _distinct(store: Store, field: str, *, hint: str, limit: int | None = None) -> list[str]:
+    stages: list[Document] = [{"$sort": {field: 1}}, {"$group": {"_id": f"${field}"}}]
+    if limit is not None:
+        stages.append({"$limit": limit})
+    with bounded():
+        return [row["_id"] for row in await store.database.aggregate(store.jobs.name, stages, hint=hint)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,20 +153,15 @@ class Branches:
 
     at_rest: list[Document]
     active: Document | None = None
-    by_queue: bool = False
-    """Whether the listing index is the one to use; the planner, left alone, may walk all jobs instead."""
+    hint: str | None = None
+    """The index that alternatives at rest are read by; the planner, left alone, may walk all jobs instead."""
 
     def within(self, clauses: Sequence[Document]) -> Branches:
         """These alternatives, each with more conditions."""
         if not clauses:
             return self
         active = None if self.active is None else {"$and": [self.active, *clauses]}
-        return Branches([{"$and": [match, *clauses]} for match in self.at_rest], active, self.by_queue)
-
-    @property
-    def hint(self) -> str | None:
-        """The index that alternatives at rest are read by."""
-        return "listing" if self.by_queue else None
+        return Branches([{"$and": [match, *clauses]} for match in self.at_rest], active, self.hint)
 
     @property
     def match(self) -> Document:
@@ -138,33 +173,32 @@ def _any_of(alternatives: Sequence[Document]) -> Document:
     return alternatives[0] if len(alternatives) == 1 else {"$or": list(alternatives)}
 
 
-def branches(filter: JobFilter, *, org: str | None, queues: Sequence[str] = ()) -> Branches:
+def branches(filter: JobFilter, *, reach: Reach, queues: Sequence[str] = ()) -> Branches:
     """The filter as branches; `queues` names the queues that have jobs, which a filter by state alone goes through."""
+    filter = replace(filter, queues=reach.among(filter.queues))
     states = set(JobState) if filter.states is None else set(filter.states)
     if filter.ids is not None or not states or (filter.queues is None and filter.states is None):
-        return Branches([filter_document(filter, org=org)])
+        return Branches([filter_document(filter, reach=reach)])
     rest = sorted(states - {JobState.ACTIVE})
     narrow = filter.queues is None and 0 < len(queues) * len(rest) <= 100
     at_rest = replace(filter, queues=queues if narrow else filter.queues)
     groups = [rest] if len(rest) == len(JobState) - 1 else [[state] for state in rest]
     active = None
     if JobState.ACTIVE in states:
-        held = filter_document(replace(filter, states=[JobState.ACTIVE]), org=org)
+        held = filter_document(replace(filter, states=[JobState.ACTIVE]), reach=reach)
         active = {"$and": [held, {"worker_id": {"$gt": ""}}]}
-    by_queue = at_rest.queues is not None and all(
-        value is None
-        for value in (filter.tags, filter.unique_key, filter.parent_id, filter.flow_id, filter.error_fingerprint)
-    )
-    by_queue = by_queue and not filter.retry_pending
-    found = [filter_document(replace(at_rest, states=group), org=org) for group in groups]
-    return Branches(found, active, by_queue)
+    others = (filter.names, filter.tags, filter.unique_key, filter.parent_id, filter.flow_id, filter.error_fingerprint)
+    by_queue = at_rest.queues is not None and all(value is None for value in others) and not filter.retry_pending
+    found = [filter_document(replace(at_rest, states=group), reach=reach) for group in groups]
+    return Branches(found, active, BY_QUEUE if by_queue else None)
 
 
-def filter_document(filter: JobFilter, *, org: str | None) -> Document:
+def filter_document(filter: JobFilter, *, reach: Reach) -> Document:
     """The filter as MongoDB takes it; values are compared, never interpreted."""
     clauses: list[Document] = []
-    if org is not None:
-        clauses.append({"org": org})
+    filter = replace(filter, queues=reach.among(filter.queues))
+    if reach.org is not None:
+        clauses.append({"org": reach.org})
     if filter.ids is not None:
         ids = list(filter.ids)
         clauses.append({"$or": [{"_id": {"$in": ids}}, {"custom_id": {"$in": ids}}]})
@@ -198,6 +232,8 @@ def filter_document(filter: JobFilter, *, org: str | None) -> Document:
         clauses.append({payload_path(match.path): {"$eq": match.value}})
     if filter.text is not None:
         clauses.append(text_condition(filter.text))
+    if filter.name_contains is not None:
+        clauses.append(text_condition(filter.name_contains, ("name",)))
     return {"$and": clauses} if len(clauses) > 1 else (clauses[0] if clauses else {})
 
 
@@ -207,51 +243,6 @@ def payload_path(path: str) -> str:
     if not path or len(path) > 512 or any(not step or step.startswith("$") or "\0" in step for step in steps):
         raise InvalidInput("payload.path", "must be dotted names such as user.email, without empty steps or '$'.")
     return f"payload.{path}"
-
-
-def text_condition(text: str, within: Collection[str] = TEXTS) -> Document:
-    """Jobs that have a text, whatever its case, in their ids, names, errors or payloads; `within` says in which.
-
-    Raises: InvalidInput for a text that is too long.
-    """
-    if len(text) > TEXT_LIMIT:
-        raise InvalidInput("text", f"is longer than {TEXT_LIMIT} characters.")
-    if "\0" in text:
-        raise InvalidInput("text", "must not contain NUL.")
-    pattern = {"$regex": re.escape(text), "$options": "i"}
-    inside = _holds("$payload", {"regex": re.escape(text), "options": "i"}, LEVELS)
-    conditions: dict[str, list[Document]] = {
-        "id": [{"_id": text}, {"custom_id": pattern}],
-        "name": [{"name": pattern}],
-        "error": [{"error.message": pattern}, {"error.type": pattern}],
-        "payload": [{"$expr": inside}],
-    }
-    return {"$or": [condition for where in TEXTS if where in within for condition in conditions[where]]}
-
-
-def _holds(value: str, pattern: Document, levels: int) -> Document:
-    """Whether a key or a scalar of a value, so many levels deep, matches: what a literal search can see without
-    server-side code."""
-    scalar = {"$convert": {"input": value, "to": "string", "onError": "", "onNull": ""}}
-    plain = {"$regexMatch": {"input": scalar, **pattern}}
-    if not levels:
-        return plain
-    each = f"level{levels}"
-    pair = {
-        "$or": [
-            {"$regexMatch": {"input": f"$${each}.k", **pattern}},
-            _holds(f"$${each}.v", pattern, levels - 1),
-        ]
-    }
-    within = {
-        "object": {"$map": {"input": {"$objectToArray": value}, "as": each, "in": pair}},
-        "array": {"$map": {"input": value, "as": each, "in": _holds(f"$${each}", pattern, levels - 1)}},
-    }
-    branches = [
-        {"case": {"$eq": [{"$type": value}, kind]}, "then": {"$anyElementTrue": [matches]}}
-        for kind, matches in within.items()
-    ]
-    return {"$switch": {"branches": branches, "default": plain}}
 
 
 def encode_cursor(order: JobOrder, document: Mapping[str, Any]) -> str:
@@ -340,12 +331,17 @@ async def offset_page(
     store: Store, match: Branches, *, order: JobOrder, offset: int, limit: int, fields: Mapping[str, int] | None
 ) -> list[Document]:
     """A page by offset, for the REST dialects. What lies before it is skipped in the database, but for the keys of
-    active jobs, which stand in another index."""
+    active jobs, which stand in another index. Behind the first 50,000 rows, jobs are in the order of their creation
+    where they would be in that of their ends."""
     field, step = _KEYS[order]
+    if field == "finished_at" and offset + limit > MOST_ORDERED:
+        field = None
     sort = {**({field: step} if field else {}), "_id": step}
+    if field == "finished_at" and match.active is None:
+        return await _ended(store, match, sort, fields, offset=offset, limit=limit)
     if not offset:
         return await _rows(store, match, sort=sort, limit=limit, fields=fields)
-    with time_limit(TIME_LIMIT_MS):
+    with bounded():
         if match.active is None:
             return await _read(store, match.at_rest, match.hint, sort, fields, skip=offset, limit=limit)
         if not match.at_rest:
@@ -360,11 +356,35 @@ async def offset_page(
     return [found[id] for id in ids if id in found]
 
 
+async def _ended(
+    store: Store, match: Branches, sort: Mapping[str, int], fields: Mapping[str, int] | None, *, offset: int, limit: int
+) -> list[Document]:
+    """A page by when jobs ended, which no index knows: of a queue with more than 50,000 of them, the newest so many are
+    put in order."""
+    with bounded():
+        keys = await store.database.aggregate(
+            store.jobs.name,
+            [
+                {"$match": _any_of(match.at_rest)},
+                {"$sort": {"_id": -1}},
+                {"$limit": MOST_ORDERED},
+                {"$project": {"finished_at": 1}},
+                {"$sort": dict(sort)},
+                {"$skip": offset},
+                {"$limit": limit},
+            ],
+            hint=match.hint,
+        )
+        ids = [row["_id"] for row in keys]
+        found = {row["_id"]: row for row in await store.jobs.find({"_id": {"$in": ids}}, fields).to_list(None)}
+    return [found[id] for id in ids if id in found]
+
+
 async def _rows(
     store: Store, match: Branches, *, sort: Mapping[str, int], limit: int, fields: Mapping[str, int] | None
 ) -> list[Document]:
     """The first rows of all branches together."""
-    with time_limit(TIME_LIMIT_MS):
+    with bounded():
         parts = []
         if match.active is not None:
             parts.append(_read(store, [match.active], "active", sort, fields, limit=limit))
@@ -402,8 +422,9 @@ def _merged(parts: Sequence[list[Document]], sort: Mapping[str, int]) -> list[Do
     )
 
 
-async def count(store: Store, match: Document, *, cap: int) -> tuple[int, bool]:
+async def count(store: Store, match: Document, *, cap: int, hint: str | None = None) -> tuple[int, bool]:
     """How many match, counted up to `cap`: (value, whether it is exact)."""
-    with time_limit(TIME_LIMIT_MS):
-        value = await store.jobs.count_documents(match, limit=cap + 1)
+    options = {} if hint is None else {"hint": hint}
+    with bounded():
+        value = await store.jobs.count_documents(match, limit=cap + 1, **options)
     return (cap, False) if value > cap else (value, True)

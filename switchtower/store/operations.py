@@ -6,12 +6,14 @@ The other half of `transitions`, by the same rules: one pipeline, one atomic wri
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from typing import Any
 
 from switchtower.store.expressions import (
     GONE,
     NOW_MS,
     OUTBOX_SETTLE,
+    RUN_WRITTEN,
     SETTLED,
     UNLEASED,
     in_order,
@@ -21,7 +23,7 @@ from switchtower.store.expressions import (
     when,
 )
 
-__all__ = ["add_child", "cancel", "promote", "remove", "replace", "retry", "update"]
+__all__ = ["AWAITING", "add_child", "cancel", "promote", "remove", "replace", "reschedule", "retry", "update"]
 
 Document = dict[str, Any]
 Pipeline = list[Document]
@@ -68,6 +70,21 @@ _STEPS_KEPT = when(
     },
     GONE,
 )
+_AWAITED = {
+    "$reduce": {
+        "input": {
+            "$filter": {
+                "input": {"$ifNull": ["$steps", []]},
+                "as": "step",
+                "cond": {"$and": [{"$eq": ["$$step.status", "waiting"]}, {"$eq": ["$$step.kind", "wait"]}]},
+            }
+        },
+        "initialValue": [],
+        "in": {"$setUnion": ["$$value", {"$ifNull": ["$$this.events", []]}]},
+    }
+}
+AWAITING = when({"$or": [{"$eq": ["$run.compensating", True]}, {"$eq": [_AWAITED, []]}]}, GONE, _AWAITED)
+"""The names of the events that the steps of a run wait for; absent where there are none, and while it compensates."""
 _RUN_AFRESH = {"$mergeObjects": ["$run", {"compensating": False, "current_step": None}]}
 
 
@@ -90,9 +107,9 @@ def add_child(child_id: str, actor: str) -> Pipeline:
     ]
 
 
-def cancel(actor: str, *, source: str | None = None) -> Pipeline:
+def cancel(actor: str, *, source: str | None = None, discard: bool = False) -> Pipeline:
     """Any open job: an active one gets a cancel request (a second request changes nothing), every other is cancelled at
-    once."""
+    once. With `discard` a handler that completes nevertheless has its result discarded, and its job is cancelled."""
     active = {"$eq": ["$state", "active"]}
     asked = {"$and": [active, present("$cancel_requested_at")]}
     to = when(active, "active", "cancelled")
@@ -104,6 +121,7 @@ def cancel(actor: str, *, source: str | None = None) -> Pipeline:
                 **{field: when(active, f"${field}", value) for field, value in SETTLED.items()},
                 "state": to,
                 "cancel_requested_at": when(active, {"$ifNull": ["$cancel_requested_at", "$$NOW"]}, GONE),
+                **({"cancel_discards": when(active, True, GONE)} if discard else {}),
                 "retry_pending": when(active, "$retry_pending", GONE),
                 "outbox": when(active, "$outbox", OUTBOX_SETTLE),
             }
@@ -124,9 +142,15 @@ _HELD_AGAIN = {
 
 
 def retry(
-    actor: str, *, pending: Sequence[str] = (), source: str | None = None, action: Mapping[str, Any] | None = None
+    actor: str,
+    *,
+    pending: Sequence[str] = (),
+    source: str | None = None,
+    action: Mapping[str, Any] | None = None,
+    keep_attempts: bool = False,
 ) -> Pipeline:
-    """Final, retrying or scheduled → waiting now. A final job begins a new generation with all its attempts.
+    """Final, retrying or scheduled → waiting now. A final job begins a new generation with all its attempts; with
+    `keep_attempts` those that it has used stay used, and it runs once more at least.
 
     With `pending` (a flow's retry) it is blocked until those have completed again. A workflow run keeps its steps,
     but for the one that failed it; those that were compensated run again.
@@ -140,15 +164,15 @@ def retry(
     return [
         {
             "$set": {
-                **stamp("retry", actor=literal(actor), to=to, source=source, data=part_of),
+                **stamp("retry", actor=literal(actor), to=to, source=source, data=part_of, after_run=True),
+                **RUN_WRITTEN,
                 **{field: when(final, value, f"${field}") for field, value in fresh.items()},
                 "state": to,
                 "pending": list(pending) if pending else "$pending",
                 "steps": when(final, _STEPS_KEPT, "$steps"),
                 "run": when({"$and": [final, present("$run")]}, _RUN_AFRESH, "$run"),
-                "awaiting": when(final, GONE, "$awaiting"),
                 "cancelling": GONE,
-                "attempt": when(final, 0, "$attempt"),
+                "attempt": "$attempt" if keep_attempts else when(final, 0, "$attempt"),
                 "claims": when(final, 0, "$claims"),
                 "generation": {"$add": ["$generation", when(final, 1, 0)]},
                 "unique_hold": when(final, _HELD_AGAIN, "$unique_hold"),
@@ -156,14 +180,16 @@ def retry(
                 "run_at": "$$NOW",
                 "order": in_order(NOW_MS),
             }
-        }
+        },
+        {"$set": {"awaiting": AWAITING}},
     ]
 
 
 _REPLACED = (
     *("name", "payload", "priority", "rank", "order", "lane", "run_at", "max_attempts", "state", "dedup"),
     *("backoff", "timeout_ms", "ttl_ms", "expires_at", "group", "lifo", "tags", "traceparent", "app"),
-    *("remove_on_complete", "remove_on_fail", "on_child_failure", "unique_key"),
+    *("remove_on_complete", "remove_on_fail", "on_child_failure", "unique_key", "dialect", "opts", "repeat"),
+    *("executor", "webhook_key", "line", "scheduled_for"),
 )
 KEPT_KEYS = 100
 
@@ -189,6 +215,7 @@ def replace(new: Mapping[str, Any], actor: str) -> Pipeline:
                 **stamp("replace", actor=literal(actor), to=new["state"], data=data),
                 **{field: _or_gone(new, field) for field in _REPLACED},
                 "replaced_by": new["_id"],
+                "awaited": True if "repeat" in new else "$awaited",
                 "idempotency_key": keys,
                 "idempotency_until": key_until,
                 "unique_until": until,
@@ -216,6 +243,27 @@ def promote(actor: str, *, source: str | None = None) -> Pipeline:
     ]
 
 
+def reschedule(actor: str, run_at: datetime | None, *, source: str | None = None) -> Pipeline:
+    """scheduled, waiting, retrying → due at this time, or now where it has passed or is None."""
+    at: Any = "$$NOW" if run_at is None else literal(run_at)
+    later = {"$gt": [at, "$$NOW"]}
+    to = when(later, when({"$eq": ["$state", "retrying"]}, "retrying", "scheduled"), "waiting")
+    due = when(later, at, "$$NOW")
+    data = {"before": {"run_at": "$run_at"}, "after": {"run_at": due}}
+    return [
+        {
+            "$set": {
+                **stamp("reschedule", actor=literal(actor), to=to, source=source, data=data),
+                "state": to,
+                "run_at": due,
+                "order": in_order({"$toLong": due}),
+                "scheduled_for": when(later, at, GONE),
+                "parked": GONE,
+            }
+        }
+    ]
+
+
 def update(actor: str, fields: Mapping[str, Any], *, source: str | None = None) -> Pipeline:
     """Changes what an operator may change; a scheduled or retrying job with a new `run_at` keeps its state.
 
@@ -223,25 +271,30 @@ def update(actor: str, fields: Mapping[str, Any], *, source: str | None = None) 
     """
     sets: Document = {field: literal(value) for field, value in fields.items()}
     if "priority" in fields:
-        sets["rank"] = fields["priority"]
+        sets.setdefault("rank", fields["priority"])
     if "run_at" in fields:
         sets["order"] = in_order({"$toLong": literal(fields["run_at"])})
+        sets["scheduled_for"] = sets["run_at"]
     small = [field for field in sorted(fields) if field != "payload"]
     data: Document = {"fields": sorted(fields)}
     if small:
         data["before"] = {field: f"${field}" for field in small}
         data["after"] = {field: literal(fields[field]) for field in small}
-    return [{"$set": {**stamp("update", actor=literal(actor), source=source, data=data), **sets}}]
+    moved = stamp("update", actor=literal(actor), source=source, data=data, after_run=True)
+    return [{"$set": {**moved, **RUN_WRITTEN, **sets}}]
 
 
-def remove(actor: str, *, source: str | None = None) -> Pipeline:
-    """Any state → a tombstone: invisible to every reader, deleted once its effects are relayed."""
+def remove(actor: str, *, source: str | None = None, action: Mapping[str, Any] | None = None) -> Pipeline:
+    """Any state → a tombstone: invisible to every reader, deleted once its effects are relayed. `action` is as in
+    `retry`."""
+    part_of = {} if action is None else {"action": literal(action)}
     completed = {"$eq": ["$state", "completed"]}
-    dropped = ("payload", "result", "logs", "attempts", "custom_id", "pending", "parked", "expires_at")
+    dropped = ("payload", "opts", "result", "logs", "attempts", "custom_id", "pending", "parked", "expires_at")
     return [
         {
             "$set": {
-                **stamp("remove", actor=literal(actor), to="removed", source=source),
+                **stamp("remove", actor=literal(actor), to="removed", source=source, data=part_of, after_run=True),
+                **RUN_WRITTEN,
                 **UNLEASED,
                 **dict.fromkeys(dropped, GONE),
                 "unique_hold": SETTLED["unique_hold"],

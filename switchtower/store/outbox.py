@@ -13,7 +13,7 @@ from pymongo.errors import BulkWriteError
 
 from switchtower.ids import DEAD_LETTER, new_id
 from switchtower.jobs import ErrorKind, JobError, fingerprint
-from switchtower.store import operations, transitions
+from switchtower.store import operations, repeats, transitions
 from switchtower.store.collections import Store
 from switchtower.store.guards import starts_from
 
@@ -45,6 +45,11 @@ _COPIED = [
     "custom_id",
     "traceparent",
     "generation",
+    "dialect",
+    "rank",
+    "opts",
+    "executor",
+    "webhook_key",
 ]
 
 
@@ -63,6 +68,7 @@ async def relay(store: Store, jobs: Sequence[Document]) -> int:
         return 0
     await _bury(store, [job for job in jobs if "dead_letter" in job["outbox"]])
     await settle(store, [job for job in jobs if "settle" in job["outbox"]])
+    await repeats.follow(store, [job for job in jobs if "repeat" in job])
     for generation in {job["generation"] for job in jobs}:
         ids = [job["_id"] for job in jobs if job["generation"] == generation]
         await store.jobs.update_many(
@@ -123,13 +129,14 @@ async def _settle_failure(store: Store, job: Document) -> None:
         await store.jobs.update_many(
             {**waiting, "cancelling": {"$exists": True}, **starts_from("abandon")}, operations.cancel(job["cancelling"])
         )
-    discarding = await store.jobs.find_one({**waiting, "on_child_failure": "remove"}, {"_id": 1})
+    if await store.jobs.find_one({**waiting, "on_child_failure": "remove"}, {"_id": 1}) is not None:
+        # Before they are told, and with its outbox as it is: whoever dies in between leaves both to be repeated.
+        gone = {"_id": job["_id"], "state": {"$in": ["failed", "cancelled"]}}
+        fields = operations.remove("system")[0]["$set"] | {"outbox": "$outbox"}
+        await store.jobs.update_one(gone, [{"$set": fields}])
     await store.jobs.update_many(tolerant, transitions.unblock([job["_id"]]))
     await store.jobs.update_many({**waiting, **starts_from("abandon")}, transitions.abandon(_dependency_error(job)))
     await store.jobs.update_many(waiting, {"$pull": {"pending": job["_id"]}})
-    if discarding is not None:
-        gone = {"_id": job["_id"], "state": {"$in": ["failed", "cancelled"]}}
-        await store.jobs.update_one(gone, [*operations.remove("system"), {"$set": {"outbox": "$$REMOVE"}}])
 
 
 def _dependency_error(job: Document) -> JobError:

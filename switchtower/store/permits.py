@@ -25,8 +25,23 @@ from switchtower.limits import Limit
 from switchtower.store import transitions
 from switchtower.store.collections import Store
 from switchtower.store.expressions import literal, when
+from switchtower.store.guards import claimable
+from switchtower.store.indexes import HOT
+from switchtower.store.lanes import BEHIND, lane_of
 
-__all__ = ["Level", "adopt", "claim", "grouped", "kinds", "levels", "open_for", "reserve", "running", "settle"]
+__all__ = [
+    "Level",
+    "adopt",
+    "claim",
+    "grouped",
+    "kinds",
+    "levels",
+    "open_for",
+    "reserve",
+    "running",
+    "settle",
+    "waiting",
+]
 
 Document = dict[str, Any]
 
@@ -80,9 +95,13 @@ async def running(store: Store, match: Document) -> dict[str, int]:
     return {row["_id"]: row["jobs"] for row in await _latest(store, store.jobs.name, pipeline)}
 
 
-async def _latest(store: Store, collection: str, pipeline: list[Document]) -> list[Document]:
+async def _latest(
+    store: Store, collection: str, pipeline: list[Document], *, hint: str | None = None
+) -> list[Document]:
     """What the primary has now, on a majority or not yet."""
-    options = {"cursor": {"batchSize": 100_000}, "readConcern": {"level": "local"}}
+    options: Document = {"cursor": {"batchSize": 100_000}, "readConcern": {"level": "local"}}
+    if hint is not None:
+        options["hint"] = hint
     answer = await store.database.command({"aggregate": collection, "pipeline": pipeline, **options})
     rows: list[Document] = answer["cursor"]["firstBatch"]
     return rows
@@ -107,6 +126,28 @@ async def levels(
     return {
         key: _level(rows.get(key) or _row(key, now), limits[key], counts.get(key, 0), without, now) for key in limits
     }
+
+
+async def waiting(store: Store, key: str, limit: Limit, *, queue: str, owner: str, group: str) -> Level:
+    """How full a group is of which only so many jobs may wait: `running` are those that wait, and that nobody holds a
+    place for any more; a reservation's token is the id of its job.
+
+    Counted in the index of claims: jobs of a paused name, which stand outside of it, do not count.
+    """
+    rows = await _documents(store, [key])
+    if key not in rows:
+        await _create(store, [key])
+        rows = await _documents(store, [key])
+    row = rows.get(key) or _row(key, store.clock.now())
+    lane = lane_of(owner, group)
+    match = claimable(queue, lane=None) | {
+        # With its lanes of names that are at their limit.
+        "lane": {"$gte": lane, "$lt": f"{lane}{BEHIND}"},
+        "_id": {"$nin": [entry["token"] for entry in row["reserved"]]},
+    }
+    pipeline: list[Document] = [{"$match": match}, {"$limit": limit.concurrency}, {"$count": "jobs"}]
+    found = await _latest(store, store.jobs.name, pipeline, hint=HOT)
+    return _level(row, limit, found[0]["jobs"] if found else 0, "", store.clock.now())
 
 
 def _row(key: str, idle_at: datetime) -> Document:

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
 from pymongo import ReturnDocument
+from pymongo.errors import ExecutionTimeout
 
+from switchtower.callers import Reach
 from switchtower.limits import UNLIMITED, Limit, QueueLimits, Rate
+from switchtower.states import JobState
 from switchtower.store.collections import Store
 from switchtower.store.driver import time_limit
 from switchtower.store.expressions import literal
-from switchtower.store.guards import claimable
-from switchtower.store.indexes import HOT
+from switchtower.store.guards import within
 from switchtower.store.listing import TIME_LIMIT_MS
 
 __all__ = [
@@ -26,18 +29,20 @@ __all__ = [
     "controls",
     "forget",
     "group_counts",
+    "has_jobs",
     "known",
     "limit_document",
     "limit_from",
     "limit_key",
     "many_controls",
-    "oldest_waiting",
+    "repeating",
     "set_limits",
 ]
 
 Document = dict[str, Any]
 
-LANES_READ = 20
+MOST_SCHEDULED = 10_000
+AT_REST = sorted(state.value for state in JobState if state is not JobState.ACTIVE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,9 +203,9 @@ async def many_controls(store: Store, pairs: Collection[tuple[str, str]]) -> dic
     return {queue: AllControls(owners.pop("", Controls(queue)), owners) for queue, owners in found.items()}
 
 
-async def known(store: Store, *, org: str | None) -> list[str]:
+async def known(store: Store, *, reach: Reach) -> list[str]:
     """Names of the queues that have controls."""
-    match = {"queue": {"$exists": True}} | ({} if org is None else {"org": org})
+    match = {"queue": {"$exists": True}} | within(reach)
     rows = await store.queues.find(match, {"queue": 1}).to_list(None)
     return [row["queue"] for row in rows]
 
@@ -317,19 +322,35 @@ async def forget(store: Store, name: str, *, org: str = "") -> None:
     await store.minutes.delete_many({"queue": name, "org": org})
 
 
-async def oldest_waiting(store: Store, name: str) -> datetime | None:
-    """Since when the first claimable job of a queue (of each of its first twenty lanes) could have run; None when
-    nothing waits."""
-    order = [("lane", 1), ("rank", 1), ("order", 1), ("seq", 1)]
-    row = await store.jobs.find_one(claimable(name, lane=None), {"run_at": 1, "lane": 1}, sort=order, hint=HOT)
-    found = []
-    while row is not None:
-        found.append(row["run_at"])
-        if len(found) == LANES_READ:
-            break
-        behind = {**claimable(name, lane=None), "lane": {"$gt": row["lane"]}}
-        row = await store.jobs.find_one(behind, {"run_at": 1, "lane": 1}, sort=order, hint=HOT)
-    return min(found, default=None)
+async def has_jobs(store: Store, name: str, *, org: str | None) -> bool:
+    """Whether a queue has a job, by two look-ups in indexes."""
+    scope = {"queue": name} | ({} if org is None else {"org": org})
+    for state, hint in (({"$in": AT_REST}, "listing"), ("active", "active")):
+        if await store.jobs.find_one({**scope, "state": state}, {"_id": 1}, hint=hint) is not None:
+            return True
+    return False
+
+
+async def repeating(store: Store, names: Sequence[str], *, org: str | None) -> dict[str, int]:
+    """How many of the newest 10,000 scheduled jobs of each queue have a repetition; in two seconds, so that those of
+    many queues may be missing."""
+    scope = {} if org is None else {"org": org}
+    found = {}
+    with suppress(ExecutionTimeout), time_limit(TIME_LIMIT_MS):
+        for name in names:
+            rows = await store.database.aggregate(
+                store.jobs.name,
+                [
+                    {"$match": {"queue": name, "state": "scheduled", **scope}},
+                    {"$sort": {"_id": -1}},
+                    {"$limit": MOST_SCHEDULED},
+                    {"$match": {"repeat": {"$exists": True}}},
+                    {"$count": "n"},
+                ],
+                hint="listing",
+            )
+            found[name] = rows[0]["n"] if rows else 0
+    return found
 
 
 async def group_counts(store: Store, name: str, *, org: str | None, limit: int = 1_000) -> list[Document]:

@@ -101,32 +101,37 @@ def _began(ran_ms: int) -> Document:
 
 
 def complete(token: str, ran_ms: int, result: Any) -> Pipeline:
-    """active → completed (removed at once with `remove_on_complete`). Guard: the token."""
-    flag = {"$eq": ["$remove_on_complete", True]}
+    """active → completed (removed at once with `remove_on_complete`), or cancelled without its result, where a cancel
+    was requested that discards it. Guard: the token."""
+    to = "$_.to"
+    cancelled = {"$eq": [to, "cancelled"]}
+    flag = {"$and": [{"$not": [cancelled]}, {"$eq": ["$remove_on_complete", True]}]}
     began = _began(ran_ms)
     return [
+        {"$set": {"_": {"to": when(present("$cancel_discards"), "cancelled", "completed")}}},
         {
             "$set": {
                 **stamp(
-                    "complete",
+                    when(cancelled, "abort", "complete"),
                     actor="$worker_id",
-                    to="completed",
+                    to=to,
                     attempt=CHARGED,
                     data={"ms": ran_ms, "removed": when(flag, True, GONE)},
                     after_claim=UNMARKED,
                 ),
                 **UNLEASED,
                 **SETTLED,
-                **discarded(flag, "completed"),
+                "_": GONE,
+                **discarded(flag, to),
                 "attempt": CHARGED,
                 "started_at": began,
-                "result": result,
-                "error": GONE,
-                "attempts": attempt_row("completed", started_at=began),
+                "result": when(cancelled, GONE, result),
+                "error": when(cancelled, "$error", GONE),
+                "attempts": attempt_row(to, started_at=began),
                 "reported": reported(token, "completed"),
                 "outbox": OUTBOX_SETTLE,
             }
-        }
+        },
     ]
 
 

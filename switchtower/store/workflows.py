@@ -19,15 +19,17 @@ from switchtower.states import JobState
 from switchtower.store import operations
 from switchtower.store.collections import Store
 from switchtower.store.documents import error_document, error_from, job_from
-from switchtower.store.expressions import GONE, literal, present, stamp, when
+from switchtower.store.expressions import literal, present, stamp, when
 from switchtower.store.guards import by_token
 from switchtower.store.listing import payload_path
+from switchtower.store.operations import AWAITING
 from switchtower.workflows import Step, StepKind, StepStatus, WorkflowRun, run_state, split_name
 
 __all__ = [
     "checkpoint",
     "consume",
     "ended",
+    "give_back",
     "is_held",
     "publish",
     "replay",
@@ -40,6 +42,9 @@ Document = dict[str, Any]
 
 STEPS_BYTES = 8 * 1024 * 1024
 EVENT_DAYS = 30
+NAMES = 1_000
+RUNS = 200
+"""How many runs are looked at in one query."""
 
 
 def step_document(step: Step) -> Document:
@@ -117,21 +122,6 @@ async def is_held(store: Store, job_id: str, token: str) -> bool:
     return await store.jobs.find_one({"_id": job_id, **by_token("checkpoint", token)}, {"_id": 1}) is not None
 
 
-_EVENTS_AWAITED = {
-    "$reduce": {
-        "input": {
-            "$filter": {
-                "input": "$steps",
-                "as": "step",
-                "cond": {"$and": [{"$eq": ["$$step.status", "waiting"]}, {"$eq": ["$$step.kind", "wait"]}]},
-            }
-        },
-        "initialValue": [],
-        "in": {"$setUnion": ["$$value", {"$ifNull": ["$$this.events", []]}]},
-    }
-}
-
-
 async def checkpoint(
     store: Store,
     job_id: str,
@@ -155,7 +145,6 @@ async def checkpoint(
             "cond": {"$ne": ["$$step.name", literal(step.name)]},
         }
     }
-    awaiting: Any = [] if compensating else _EVENTS_AWAITED
     children: Document = {}
     if adopt:
         children = {
@@ -183,16 +172,14 @@ async def checkpoint(
                     "run.current_step": literal(step.name),
                     "run.compensating": compensating,
                     "run.started_at": {"$ifNull": ["$run.started_at", "$$NOW"]},
-                    "awaiting": GONE,
                 }
             },
             {
                 "$set": {
                     "steps_bytes": {"$bsonSize": {"steps": "$steps"}},
-                    "awaiting": awaiting,
+                    "awaiting": AWAITING,
                 }
             },
-            {"$set": {"awaiting": when({"$eq": ["$awaiting", []]}, GONE, "$awaiting")}},
         ],
     )
     return bool(result.matched_count)
@@ -209,11 +196,24 @@ async def ended(store: Store, ids: Sequence[str]) -> list[Document]:
 
 
 async def replay(
-    store: Store, job_id: str, actor: str, *, keep: Sequence[str], source: str | None = None
+    store: Store, run: WorkflowRun, actor: str, *, keep: Sequence[str], source: str | None = None
 ) -> Document | None:
     """final → waiting as a new generation that keeps the steps of these names that were not compensated. Guard: outbox
-    relayed."""
-    [again] = operations.retry(actor, source=source, action={"name": "workflow.replay"})
+    relayed.
+
+    Effect: what the other steps had been given and recorded was theirs: they wait for another event. An event that was
+    given and not recorded, since the worker died in between, is still to come to its step.
+    """
+    job_id = run.job.id
+    recorded = [
+        f"{job_id}/{step.name}"
+        for step in run.steps
+        if (step.kind, step.status) == (StepKind.WAIT, StepStatus.COMPLETED) and step.name not in keep
+    ]
+    if recorded:
+        given = {"consumed_by": {"$in": recorded}, "consumed_at": {"$lte": run.job.finished_at}}
+        await store.events.update_many(given, {"$set": {"spent": True}})
+    again = operations.retry(actor, source=source, action={"name": "workflow.replay"})
     kept = {
         "$filter": {
             "input": {"$ifNull": ["$steps", []]},
@@ -223,16 +223,29 @@ async def replay(
     }
     document: Document | None = await store.jobs.find_one_and_update(
         {"_id": job_id, "state": {"$in": ["completed", "failed", "cancelled"]}, "outbox": {"$exists": False}},
-        [again, {"$set": {"steps": kept}}, {"$set": {"steps_bytes": {"$bsonSize": {"steps": "$steps"}}}}],
+        [
+            *again,
+            {"$set": {"steps": kept}},
+            {"$set": {"steps_bytes": {"$bsonSize": {"steps": "$steps"}}, "awaiting": AWAITING}},
+        ],
         return_document=ReturnDocument.AFTER,
     )
     return document
 
 
 async def publish(
-    store: Store, name: str, payload: Any, *, org: str, actor: str, now: datetime, key: str | None = None
+    store: Store,
+    name: str,
+    payload: Any,
+    *,
+    org: str,
+    actor: str,
+    now: datetime,
+    key: str | None = None,
+    queues: Sequence[str] | None = None,
 ) -> Document:
-    """Stores an event until a run consumes it, for 30 days at most. With a key, a repeat answers with the first."""
+    """Stores an event until a run in these queues (None: in any) consumes it, for 30 days at most. With a key, a repeat
+    answers with the first."""
     document: Document = {
         "_id": new_id("evt"),
         "name": name,
@@ -245,6 +258,8 @@ async def publish(
     }
     if key is not None:
         document["key"] = key
+    if queues is not None:
+        document["queues"] = list(queues)
     try:
         await store.events.insert_one(document)
     except DuplicateKeyError:
@@ -253,56 +268,99 @@ async def publish(
     return document
 
 
-def _matching(names: Sequence[str], match: Sequence[PayloadMatch], org: str) -> Document:
-    filter: Document = {"org": org, "name": {"$in": list(names)}, "consumed_by": None}
+def _matching(names: Sequence[str], match: Sequence[PayloadMatch], org: str, queue: str) -> Document:
+    filter: Document = {"org": org, "name": {"$in": list(names)}, "consumed_by": None, "queues": {"$in": [None, queue]}}
     for condition in match:
         filter[payload_path(condition.path)] = {"$eq": condition.value}
     return filter
 
 
 async def consume(
-    store: Store, job_id: str, step: str, names: Sequence[str], match: Sequence[PayloadMatch], *, org: str
-) -> Document | None:
-    """Gives the oldest matching event to this step of this run, or the one that it was given already."""
-    mark = f"{job_id}/{step}"
-    had: Document | None = await store.events.find_one({"consumed_by": mark})
+    store: Store,
+    job_id: str,
+    token: str,
+    step: str,
+    names: Sequence[str],
+    match: Sequence[PayloadMatch],
+    *,
+    org: str,
+    queue: str,
+) -> tuple[Document, bool] | None:
+    """Gives the oldest matching event to this step of this run, or the one that it was given already; returns it, and
+    whether it was nobody's before.
+
+    `token` is the lease under which it is asked for: whoever finds that it was lost when it took an event that was
+    nobody's calls `give_back`, which does nothing where another has asked for the event under its own since.
+    """
+    given = {"consumed_by": f"{job_id}/{step}", "lease": token}
+    had: Document | None = await store.events.find_one_and_update(
+        {"consumed_by": given["consumed_by"], "spent": None}, {"$set": given}, return_document=ReturnDocument.AFTER
+    )
     if had is not None:
-        return had
+        return had, False
     document: Document | None = await store.events.find_one_and_update(
-        _matching(names, match, org),
-        [{"$set": {"consumed_by": literal(mark), "consumed_at": "$$NOW"}}],
+        _matching(names, match, org, queue),
+        [{"$set": {**{field: literal(value) for field, value in given.items()}, "consumed_at": "$$NOW"}}],
         sort=[("_id", 1)],
         return_document=ReturnDocument.AFTER,
     )
-    return document
+    return None if document is None else (document, True)
 
 
-async def wake(store: Store, *, job_id: str | None = None, limit: int = 200) -> int:
-    """Promotes runs that wait for an event that is there. Returns: how many.
+async def give_back(store: Store, event: Document) -> None:
+    """Makes an event nobody's again, and tells who waits for it; does nothing where it was asked for again since."""
+    match = {"_id": event["_id"], "consumed_by": event["consumed_by"], "lease": event["lease"]}
+    free = {"$set": {"consumed_by": None}, "$unset": {"consumed_at": "", "lease": ""}}
+    if (await store.events.update_one(match, free)).modified_count:
+        await wake(store, event=event)
+
+
+async def wake(store: Store, *, job_id: str | None = None, event: Document | None = None) -> int:
+    """Promotes runs that wait for an event that is there: all of them, one, or those that want this event. Returns: how
+    many.
 
     A run writes what it waits for before it looks for events the last time; a publisher writes the event before it
     looks for runs: one of the two sees the other.
     """
     match: Document = {"awaiting": {"$exists": True}, "state": "scheduled"}
     if job_id is not None:
-        match["_id"] = job_id
-    else:
-        names = await store.events.distinct("name", {"consumed_by": None})
-        if not names:
-            return 0
-        match["awaiting"] = {"$in": names[:1_000]}
-    woken = 0
-    rows = await store.jobs.find(match, {"steps": 1, "org": 1}, sort=[("_id", 1)], limit=limit).to_list(limit)
-    for row in rows:
-        waiting = [
-            step_from(step) for step in row.get("steps", ()) if step["status"] == "waiting" and step["kind"] == "wait"
+        return await _wake_among(store, {**match, "_id": job_id})
+    if event is not None:
+        return await _wake_among(
+            store, {**match, "awaiting": event["name"], "org": event["org"]}, {"_id": event["_id"]}
+        )
+    names = await store.events.distinct("name", {"consumed_by": None})
+    return sum(
+        [
+            await _wake_among(store, {**match, "awaiting": {"$in": names[start : start + NAMES]}})
+            for start in range(0, len(names), NAMES)
         ]
-        for step in waiting:
-            if await store.events.find_one(_matching(step.events, step.match, row["org"]), {"_id": 1}) is not None:
-                result = await store.jobs.update_one(
-                    {"_id": row["_id"], "state": "scheduled", "awaiting": {"$exists": True}},
-                    operations.promote("event"),
-                )
-                woken += result.modified_count
-                break
-    return woken
+    )
+
+
+async def _wake_among(store: Store, match: Document, which: Document | None = None) -> int:
+    """`wake` for the runs that match, however many wait for what is not there."""
+    woken, after = 0, ""
+    while True:
+        page = {"$and": [match, {"_id": {"$gt": after}}]}
+        rows = await store.jobs.find(page, {"steps": 1, "org": 1, "queue": 1}, sort=[("_id", 1)], limit=RUNS).to_list(
+            RUNS
+        )
+        wanted = {row["_id"]: [{**clause, **(which or {})} for clause in _wanted(row)] for row in rows}
+        clauses = [clause for one in wanted.values() for clause in one]
+        if clauses and await store.events.find_one({"$or": clauses}, {"_id": 1}) is not None:
+            for id, one in wanted.items():
+                if one and await store.events.find_one({"$or": one}, {"_id": 1}) is not None:
+                    result = await store.jobs.update_one(
+                        {"_id": id, "state": "scheduled", "awaiting": {"$exists": True}}, operations.promote("event")
+                    )
+                    woken += result.modified_count
+        if len(rows) < RUNS:
+            return woken
+        after = rows[-1]["_id"]
+
+
+def _wanted(run: Document) -> list[Document]:
+    """The events that a run waits for: a filter for each step that does."""
+    steps = [step_from(row) for row in run.get("steps", ()) if (row["status"], row["kind"]) == ("waiting", "wait")]
+    return [_matching(step.events, step.match, run["org"], run["queue"]) for step in steps]

@@ -25,6 +25,8 @@ ROOT = Path(__file__).parents[2]
 
 pytestmark = [pytest.mark.acceptance, pytest.mark.slow, pytest.mark.timeout(600)]
 
+PATIENCE_SECONDS = 180
+
 ENQUEUE = """
 mutation($input: EnqueueJobInput!) {
   enqueueJob(input: $input) { __typename ... on Job { id } ... on Error { message } }
@@ -49,7 +51,7 @@ def run_job(enqueue_at: str, read_at: str, key: str) -> str:
     wanted = {"name": "checksum_file", "queue": "files", "payload": {"path": "input.txt"}, "idempotencyKey": key}
     answer = acknowledged(enqueue_at, ENQUEUE, {"input": wanted})["enqueueJob"]
     assert "id" in answer, answer
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + PATIENCE_SECONDS
     while True:
         job = acknowledged(read_at, RESULT, {"id": answer["id"]})["job"]
         if job and job["state"] in {"COMPLETED", "FAILED", "CANCELLED"}:
@@ -62,7 +64,7 @@ def run_job(enqueue_at: str, read_at: str, key: str) -> str:
 def acknowledged(url: str, query: str, variables: dict[str, Any]) -> dict[str, Any]:
     body = json.dumps({"query": query, "variables": variables}).encode()
     request = urllib.request.Request(f"{url}/graphql", body, {"Content-Type": "application/json"})
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + PATIENCE_SECONDS
     while True:
         try:
             with urllib.request.urlopen(request, timeout=10) as response:
@@ -109,7 +111,7 @@ def composed(mongodb_url: str, folder: Path) -> Iterator[tuple[list[str], list[s
 
 
 def wait_ready(url: str, log: Path) -> None:
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + PATIENCE_SECONDS
     while True:
         try:
             with urllib.request.urlopen(url, timeout=2):

@@ -166,7 +166,7 @@ def test_the_demo_runs_on_the_files_of_the_folder_and_leaves_nothing(tmp_path: P
         assert re.search(
             r"MongoDB \d+\.\d+\.\d+ embedded \(\d+\.\d s\) · data in \.switchtower/", "\n".join(running.lines)
         )
-        assert re.search(r"Worker +demo ×\d+: checksum_file, ", "\n".join(running.lines))
+        assert re.search(r"Worker +demo ×\d+: archive, checksum_file, ", "\n".join(running.lines))
         running.until(r"▸ demo  completed (\d+)/\1$")
         counted = json_of(running, "jobs", "--name", "count_lines", "--state", "completed")
         assert len(counted) == 8

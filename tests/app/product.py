@@ -20,9 +20,9 @@ mutation ($input: EnqueueJobInput!) {
 
 
 @contextmanager
-def product(mongodb_url: str, database_name: str, **settings: Any) -> Iterator[Served]:
+def product(mongodb_url: str, database_name: str, *, on_port: int = 0, **settings: Any) -> Iterator[Served]:
     app = create_app(ServerSettings(mongodb_url=mongodb_url, database=database_name, **settings))
-    with serving(app, on_closing=app.state.closing.set) as served:
+    with serving(app, port=on_port, on_closing=app.state.closing.set) as served:
         yield served
 
 

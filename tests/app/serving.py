@@ -37,10 +37,14 @@ class Served:
 
 @contextmanager
 def serving(
-    app: ASGIApp, *, frame_bytes: int = 2 * 1024 * 1024, on_closing: Callable[[], object] = lambda: None
+    app: ASGIApp,
+    *,
+    port: int = 0,
+    frame_bytes: int = 2 * 1024 * 1024,
+    on_closing: Callable[[], object] = lambda: None,
 ) -> Iterator[Served]:
-    """Serves `app` until the block ends; the port is the kernel's choice."""
-    sock = bind("127.0.0.1", 0)
+    """Serves `app` until the block ends; the port is the kernel's choice unless one is given."""
+    sock = bind("127.0.0.1", port)
     ready = threading.Event()
     config = configure(app, frame_bytes=frame_bytes, grace_seconds=30)
     server = Server(config, on_ready=ready.set, on_closing=on_closing)

@@ -270,7 +270,8 @@ async def test_operations_beyond_a_limit_are_refused_quickly(
         started = time.thread_time()
         assert (await send(door.app, "POST", headers, body))[0] == 400
         best = min(best, time.thread_time() - started)
-    assert best * 1000 < limit_ms, f"{best * 1000:.1f} ms"
+    # Five times what it may take on a machine of its own: unbounded, the same operations take seconds.
+    assert best * 1000 < 5 * limit_ms, f"{best * 1000:.1f} ms"
 
 
 def test_many_unknown_fields_are_few_errors(http: httpx2.Client) -> None:

@@ -24,7 +24,6 @@ from tests.app.serving import Served
 from tests.waiting import until
 
 ROOT = Path(__file__).parents[2]
-PAGES = ROOT / "app" / "pages"
 LABELS = ("queue", "name", "state", "outcome", "le")
 CLAIM = """
 mutation ($queues: [String!]!) {
@@ -197,6 +196,12 @@ def test_metrics(http: httpx2.Client) -> None:
     assert values["switchtower_database_up", ""] == 1
     assert ("switchtower_change_stream_lag_seconds", "") in values
     assert ("switchtower_queue_latency_seconds", "q") in values
+    shown = json.loads((ROOT / "docs/grafana/switchtower.json").read_text())
+    asked = " ".join(target["expr"] for panel in shown["panels"] for target in panel["targets"])
+    unknown = {name.removesuffix("_bucket") for name in re.findall(r"switchtower_\w+", asked)} - {
+        name.removesuffix("_bucket") for name, _ in values
+    }
+    assert not unknown, "the Grafana dashboard asks for what is not exported"
 
 
 class _Page(HTMLParser):
@@ -220,7 +225,9 @@ class _Page(HTMLParser):
             self.language = values.get("lang", "")
         if tag == "label":
             self.labelled.add(values["for"])
-        if tag in ("textarea", "select", "input"):
+        # What is hidden, or named by itself, needs no label.
+        named = values.get("type") == "hidden" or "aria-label" in values
+        if tag in ("textarea", "select", "input") and not named:
             self.fields.add(values["id"])
 
     def handle_data(self, data: str) -> None:
@@ -228,7 +235,7 @@ class _Page(HTMLParser):
             self.inline.append(data)
 
 
-@pytest.mark.parametrize("path", ["/", "/graphql"])
+@pytest.mark.parametrize("path", ["/", "/graphql", "/docs"])
 def test_pages_are_self_contained_and_strict(http: httpx2.Client, path: str) -> None:
     response = http.get(path, headers={"Accept": "text/html,application/xhtml+xml,*/*;q=0.8"})
     assert (response.status_code, response.headers["content-type"]) == (200, "text/html; charset=utf-8")
@@ -240,25 +247,20 @@ def test_pages_are_self_contained_and_strict(http: httpx2.Client, path: str) -> 
     assert page.fields <= page.labelled
     assert page.references
     for reference in page.references:
+        if reference == "#main":
+            continue
         assert reference.startswith("/") and not reference.startswith("//"), reference
         assert http.get(reference, headers={"Accept": "text/html, */*"}).status_code == 200, reference
 
 
-def test_assets_name_no_other_host() -> None:
-    for file in PAGES.rglob("*.*"):
-        text = file.read_text().replace("http://www.w3.org/2000/svg", "")  # a name, not an address
-        assert not re.search(r"(https?:)?//[a-z]", text), file
-
-
-def test_the_examples_of_the_playground_are_valid(http: httpx2.Client) -> None:
+def test_the_examples_of_the_playground_are_valid() -> None:
     from graphql import build_schema, parse, validate
 
     schema = build_schema((ROOT / "schema.graphql").read_text())
-    script = (PAGES / "assets" / "playground.js").read_text()
-    examples = re.findall(r"'((?:query|mutation|subscription) [^']*)'", script)
+    examples = list((ROOT / "app" / "dashboard" / "frontend" / "src" / "examples").glob("*.graphql"))
     assert len(examples) >= 4
     for example in examples:
-        assert validate(schema, parse(example.replace("\\n", "\n"))) == [], example
+        assert validate(schema, parse(example.read_text())) == [], example
 
 
 def test_the_playground_can_be_turned_off(mongodb_url: str, database_name: str) -> None:
@@ -267,16 +269,23 @@ def test_the_playground_can_be_turned_off(mongodb_url: str, database_name: str) 
         httpx2.Client(base_url=served.url) as http,
     ):
         assert http.get("/graphql", headers={"Accept": "text/html"}).status_code == 400
+        assert http.get("/docs", headers={"Accept": "text/html"}).status_code == 404
         assert http.get("/schema.graphql").status_code == 404
 
 
-@pytest.mark.parametrize(
-    "path", ["/nope", "/graphql/", "/assets/../main.py", "/assets/%2e%2e/main.py", "/assets/", "/%00"]
-)
+@pytest.mark.parametrize("path", ["/graphql/", "/docs/nope", "/assets/%2e%2e/main.py", "/assets/", "/livez/nope"])
 def test_nothing_else_is_served(http: httpx2.Client, path: str) -> None:
     response = http.get(path)
     assert response.status_code == 404
     assert response.json()["errors"][0]["extensions"]["code"] == "NOT_FOUND"
+
+
+@pytest.mark.parametrize("path", ["/nope", "/assets/../main.py", "/%00", "/queues/", "/queues//jobs", "/metrics/nope"])
+def test_what_nobody_serves_is_told_on_a_page(http: httpx2.Client, path: str) -> None:
+    response = http.get(path, headers={"Accept": "text/html"})
+    assert (response.status_code, response.headers["content-type"]) == (404, "text/html; charset=utf-8")
+    assert "There is no such page" in response.text
+    assert http.get(path, headers={"Accept": "application/json"}).json()["ok"] is False
 
 
 def test_a_dead_database_is_answered_with_503_and_recovered_from(tmp_path: Path, database_name: str) -> None:
@@ -287,7 +296,7 @@ def test_a_dead_database_is_answered_with_503_and_recovered_from(tmp_path: Path,
             database.stop()
             started = time.monotonic()
             response = http.post("/graphql", json={"query": "{ jobs(first: 1) { edges { node { id } } } }"})
-            assert time.monotonic() - started < 30
+            assert time.monotonic() - started < 55
             assert (response.status_code, response.headers["retry-after"]) == (503, "2"), response.text
             assert response.json()["errors"][0]["extensions"]["code"] == "UNAVAILABLE"
             assert str(tmp_path) not in response.text
@@ -298,7 +307,7 @@ def test_a_dead_database_is_answered_with_503_and_recovered_from(tmp_path: Path,
             assert ready.status_code == 503 and not ready.json()["checks"]["database"]["ok"]
             assert "switchtower_database_up 0.0" in http.get("/metrics/prometheus").text
             database = embedded.start(tmp_path)
-            deadline = time.monotonic() + 60
+            deadline = time.monotonic() + 180
             while http.get("/readyz").status_code != 200:
                 assert time.monotonic() < deadline, http.get("/readyz").text
             enqueue(http, "after")

@@ -174,8 +174,8 @@ async def test_init_may_carry_null(served: Served) -> None:
 
 
 async def test_no_init_within_five_seconds(served: Served) -> None:
+    started = time.monotonic()
     async with opened(served, init=False) as socket:
-        started = time.monotonic()
         assert await close_code(socket) == 4408
         assert 4.9 < time.monotonic() - started < 30
 

@@ -12,6 +12,7 @@ import pytest
 
 from bench.__main__ import BEGIN, END, _write
 from bench.benches import BENCHES
+from bench.dialects import READS
 from bench.figures import Figure, interleaved, percentile, ratios_table, versus
 from bench.peers import HERE
 
@@ -21,11 +22,12 @@ FIGURES = {
     "enqueue": {"bulk enqueue ÷ BullMQ", "enqueue, 20 callers, Python client over GraphQL ÷ BullMQ"},
     "pickup": {"pickup latency p50 ÷ Agenda"},
     "graphql": {"GraphQL jobs(first: 50), 12 fields ÷ stock Strawberry"},
-    "dialects": {"Dispatch, 50 jobs ÷ plain FastAPI", "Dispatch, one job ÷ plain FastAPI"},
+    "dialects": {f"{read} ÷ plain FastAPI" for read in READS},
     "stream": {"change-stream hub ÷ bare watcher (pymongo)", "worker on pymongo ÷ on motor"},
     "memory": {"worker at rest (MiB)", "server at rest (MiB)"},
     "flat": {"claim in batches of 200, 10× queue depth ÷ 1×"},
     "fan_in": {"cost of a child, 200 children ÷ 20"},
+    "limits": {"claim past 2,000 jobs behind a limit ÷ 20"},
 }
 
 

@@ -41,10 +41,12 @@ async def test_claims_go_by_priority_then_due_time_then_insertion(engine: Engine
         NewJob(name="first", queue=queue, priority=-1),
         *(NewJob(name=f"{n}", queue=queue) for n in range(30)),
         NewJob(name="urgent", queue=queue, priority=-(2**31)),
+        NewJob(name="most urgent", queue=queue, rank=-1e300),
+        NewJob(name="between", queue=queue, rank=0.25),
     ]
     await engine.jobs.enqueue_many(news, caller=CALLER)
     names = [job.name for job in await _claim_all(engine, queue, limit)]
-    assert names == ["urgent", "first", *(f"{n}" for n in range(30)), "late"]
+    assert names == ["most urgent", "urgent", "first", *(f"{n}" for n in range(30)), "between", "late"]
 
 
 @pytest.mark.parametrize("limit", [1, 100])

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from switchtower.callers import Caller
+from switchtower.dialects import Dialect
 from switchtower.engine import DeadLetter, DeadLetterFilter, Engine
 from switchtower.errors import InvalidInput, NotFound
 from switchtower.jobs import Deduplication, NewJob
@@ -93,6 +94,13 @@ async def test_replay_with_changes_takes_the_rest_from_the_failed_job(engine: En
     other = await job_in(engine, "failed", priority=7)
     made, errors = await engine.dead_letters.replay_all(DeadLetterFilter(), caller=CALLER, changes=changes)
     assert [each.job.priority for each in made] == [0] and errors == [] and made[0].job.queue == other.queue
+
+
+async def test_replay_keeps_what_the_dialect_of_the_failed_job_knows(engine: Engine) -> None:
+    s = await job_in(engine, "failed", rank=1.75, dialect=Dialect.CONVEYOR, opts={"priority": 1.75})
+    entry = (await engine.dead_letters.for_jobs([s.id], caller=CALLER))[s.id]
+    job = (await engine.dead_letters.replay(entry.id, caller=CALLER)).job
+    assert (job.rank, job.priority, job.dialect, job.opts) == (1.75, 2, "conveyor", {"priority": 1.75})
 
 
 async def test_dead_letters_by_offset_begin_with_the_oldest(engine: Engine) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import time
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -11,6 +12,8 @@ import pytest
 from pymongo.errors import PyMongoError
 
 from switchtower.callers import Caller
+from switchtower.clock import DatabaseClock
+from switchtower.dialects import Dialect
 from switchtower.engine import Engine, Retention
 from switchtower.errors import Conflict, InvalidInput, InvalidTransition, NotFound, SwitchtowerError
 from switchtower.jobs import Deduplication, Enqueued, Job, JobFilter, NewJob
@@ -41,11 +44,23 @@ FIELDS: dict[str, Any] = {
     "remove_on_fail": True,
     "job_id": "mine",
     "traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
+    "dialect": Dialect.CONVEYOR,
+    "rank": -3.25,
+    "opts": {"priority": -3.25, "$token": "$token", "a.b": [None]},
     "run_at": IN_AN_HOUR,
     "delay_ms": HOUR_MS,
 }
-SET_BY_OTHER_NOUNS = {"cron_id", "workflow", "on_child_failure"}
-CREATES_OTHERS = {"name", "parent_id", "depends_on", "webhook", "idempotency_key", "deduplication"}
+SET_BY_OTHER_NOUNS = {"cron_id", "workflow", "on_child_failure", "webhook_key"}
+CREATES_OTHERS = {
+    "name",
+    "parent_id",
+    "depends_on",
+    "webhook",
+    "idempotency_key",
+    "deduplication",
+    "group_max",
+    "repeat",
+}
 
 
 def test_round_trip_covers_every_field_of_a_new_job() -> None:
@@ -88,10 +103,12 @@ async def test_time_in_the_past_means_now(engine: Engine) -> None:
     assert job.run_at == job.created_at
 
 
-async def test_created_at_is_the_databases_time(engine: Engine) -> None:
-    server = (await engine._store.database.client.admin.command("hello"))["localTime"]
+async def test_created_at_is_the_databases_time(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    ahead, now = datetime.now(UTC) + timedelta(hours=1), time.monotonic()
+    monkeypatch.setattr(engine._store.database, "clock", DatabaseClock())
+    engine.clock.observe(ahead, sent=now, received=now)
     job = await enqueue(engine)
-    assert abs((job.created_at - server.replace(tzinfo=UTC)).total_seconds()) < 1
+    assert abs(job.created_at - ahead) < timedelta(minutes=1)
 
 
 async def test_refused_job_leaves_nothing(engine: Engine) -> None:

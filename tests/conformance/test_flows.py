@@ -281,6 +281,54 @@ async def test_child_that_does_not_complete(engine: Engine, policy: ChildFailure
         assert left is not None and left.state in ("failed", "cancelled")
 
 
+async def test_child_is_removed_though_its_teller_dies_before_its_parent_knows(
+    engine: Engine, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Dead(BaseException):
+        pass
+
+    flow = await start(engine, node(job("parent", on_child_failure=ChildFailure.REMOVE), job("bad"), job("good")))
+    (claimed,) = await engine.claims.claim("w", ["flows"], names=["bad"])
+    monkeypatch.setattr(engine.effects, "kick", lambda: None)
+    await engine.claims.report([Outcome(claimed.id, claimed.token, OutcomeKind.BURY, error=ERROR)])
+    update_many = store.jobs.update_many
+    for left in range(3):
+        writes = iter(range(left))
+
+        async def dying(*args: Any, writes: Any = writes, **options: Any) -> Any:
+            if next(writes, None) is None:
+                raise Dead
+            return await update_many(*args, **options)
+
+        with monkeypatch.context() as patched:
+            patched.setattr(store.jobs, "update_many", dying, raising=False)
+            with pytest.raises(Dead):
+                await engine.effects.relay()
+    await quiet(engine)
+    assert await engine.jobs.get(claimed.id, caller=CALLER) is None
+    assert (await states(engine, flow)).keys() == {"parent", "good"}
+    assert await store.dead_letters.count_documents({"job_id": claimed.id}) == 1
+    await run_one(engine, "good")
+    assert await claimable(engine) == {"parent"}
+
+
+async def test_job_that_removes_what_failed_before_it_came_leaves_its_dead_letter_and_its_parent_told(
+    engine: Engine, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flow = await start(engine, node(job("parent"), job("bad", payload={"n": 1})))
+    (claimed,) = await engine.claims.claim("w", ["flows"], names=["bad"])
+    with monkeypatch.context() as patched:
+        patched.setattr(engine.effects, "kick", lambda: None)
+        await engine.claims.report([Outcome(claimed.id, claimed.token, OutcomeKind.BURY, error=ERROR)])
+        late = await enqueue(engine, queue="flows", depends_on=[claimed.id], on_child_failure=ChildFailure.REMOVE)
+    await quiet(engine)
+    letters = await store.dead_letters.find({"job_id": claimed.id}).to_list(None)
+    assert [letter.get("payload") for letter in letters] == [{"n": 1}], "a tombstone has none any more"
+    assert await states(engine, flow) == {"parent": "failed"}
+    found = await engine.jobs.get(late.id, caller=CALLER)
+    assert found is not None and found.state == "waiting"
+
+
 async def test_failure_climbs_to_the_first_parent_that_tolerates_it(engine: Engine) -> None:
     flow = await start(
         engine,
@@ -528,13 +576,67 @@ async def test_retry_of_a_cancelled_flow_keeps_the_order_of_its_siblings(engine:
         await run_one(engine, name)
 
 
-async def test_retry_that_a_unique_key_stops_says_so(engine: Engine) -> None:
-    flow = await start(engine, node(job("root"), job("a", unique_key="u")))
+async def test_retry_that_a_unique_key_stops_says_so_and_moves_nothing(engine: Engine) -> None:
+    flow = await start(engine, node(job("root"), node(job("b"), job("c")), job("a", unique_key="u")))
     await run_one(engine, "a", OutcomeKind.BURY)
     await quiet(engine)
     await enqueue(engine, unique_key="u")
+    before = await states(engine, flow)
     with pytest.raises(Conflict, match="unique key"):
         await engine.flows.retry(flow.id, caller=CALLER)
+    assert await states(engine, flow) == before
+    assert (await names(engine, flow))["root"].generation == 1
+
+
+@pytest.mark.parametrize(("kind", "root"), [(OutcomeKind.COMPLETE, "waiting"), (OutcomeKind.BURY, "failed")])
+async def test_retry_does_not_wait_for_a_child_that_ends_while_it_is_carried_out(
+    engine: Engine, store: Store, monkeypatch: pytest.MonkeyPatch, kind: OutcomeKind, root: str
+) -> None:
+    flow = await start(engine, node(job("root"), job("a"), job("b")))
+    await run_one(engine, "a", OutcomeKind.BURY)
+    (late,) = await engine.claims.claim("w", ["flows"], names=["b"])
+    update_one = store.jobs.update_one
+
+    async def behind_its_end(*args: Any, **options: Any) -> Any:
+        monkeypatch.undo()
+        await engine.claims.report([Outcome(late.id, late.token, kind, error=ERROR)])
+        await quiet(engine)
+        return await update_one(*args, **options)
+
+    monkeypatch.setattr(store.jobs, "update_one", behind_its_end, raising=False)
+    await engine.flows.retry(flow.id, caller=CALLER)
+    await quiet(engine)
+    if kind is OutcomeKind.COMPLETE:
+        await run_one(engine, "a")
+    assert (await states(engine, flow))["root"] == root
+
+
+async def test_retry_whose_key_is_taken_meanwhile_leaves_nobody_waiting_for_what_has_ended(
+    engine: Engine, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flow = await start(engine, node(job("root"), job("a", unique_key="u")))
+    await run_one(engine, "a", OutcomeKind.BURY)
+    update_one = store.jobs.update_one
+
+    async def behind_another(*args: Any, **options: Any) -> Any:
+        monkeypatch.undo()
+        await enqueue(engine, unique_key="u")
+        return await update_one(*args, **options)
+
+    monkeypatch.setattr(store.jobs, "update_one", behind_another, raising=False)
+    with pytest.raises(Conflict, match="unique key"):
+        await engine.flows.retry(flow.id, caller=CALLER)
+    assert await states(engine, flow) == {"root": "failed", "a": "failed"}
+
+
+async def test_a_child_that_is_retried_by_itself_holds_up_no_parent_that_was_told_of_its_end(engine: Engine) -> None:
+    flow = await start(engine, node(job("root", on_child_failure=ChildFailure.IGNORE), job("a"), job("b")))
+    await run_one(engine, "a", OutcomeKind.BURY)
+    found = await names(engine, flow)
+    await engine.jobs.retry(found["a"].id, caller=CALLER)
+    assert (await names(engine, flow))["root"].pending == [found["b"].id]
+    await run_one(engine, "b")
+    assert await states(engine, flow) == {"root": "waiting", "a": "waiting", "b": "completed"}
 
 
 async def test_tenants_see_their_own_flows_only(engine: Engine) -> None:

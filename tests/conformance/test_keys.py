@@ -18,6 +18,7 @@ from switchtower.errors import Forbidden, InvalidInput, NotFound, RateLimited, U
 from switchtower.ids import API_KEY, new_id
 from switchtower.jobs import NewJob
 from switchtower.store.collections import Store
+from tests.conformance.commands import Commands
 from tests.conformance.conftest import Running
 from tests.conformance.test_metrics import folding
 from tests.waiting import until
@@ -65,6 +66,18 @@ async def test_what_is_no_key_is_refused(engine: Engine) -> None:
     for text in (other, mint(new_id(API_KEY), "live"), created.secret[:-1], "", "swt_live", "x" * 100_000, "\0"):
         with pytest.raises(Unauthorized):
             await engine.keys.verify(text)
+
+
+async def test_a_wrong_secret_takes_the_way_of_an_unknown_key(engine: Engine, commands: Commands) -> None:
+    """Nothing in how long it takes says which it was: a text is looked up whole, by its digest."""
+    created = await engine.keys.create(NewApiKey(name="k", scopes=[Scope.READ]), caller=OPERATOR)
+    ways = []
+    for text in (mint(created.key.id, "live"), mint(new_id(API_KEY), "live")):
+        commands.clear()
+        with pytest.raises(Unauthorized) as refused:
+            await engine.keys.verify(text)
+        ways.append((str(refused.value), [(command["find"], list(command["filter"])) for command in commands.sent]))
+    assert ways[0] == ways[1] and ways[0][1] == [("keys", ["digest"])]
 
 
 async def test_revoking_is_for_good_and_idempotent(engine: Engine) -> None:

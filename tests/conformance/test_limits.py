@@ -24,6 +24,7 @@ from switchtower.payloads import PAYLOAD_LIMIT
 from switchtower.store import permits
 from switchtower.store import queues as queue_commands
 from switchtower.store.collections import Store
+from switchtower.store.indexes import HOT
 from switchtower.workers import Outcome, OutcomeKind, WorkerInfo
 from tests.conformance.commands import Commands, explain, stages
 from tests.conformance.situations import CALLER, HOUR_MS, enqueue, fresh, one_driver
@@ -331,6 +332,22 @@ async def test_jobs_behind_thousands_that_may_not_run_are_claimed(engine: Engine
     assert {job.name for job in won} == {"fast"}
 
 
+@one_driver
+async def test_jobs_behind_more_than_one_claim_moves_aside_are_claimed_at_once(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("switchtower.engine.lanes.ASIDE", 3)
+    monkeypatch.setattr("switchtower.engine.lanes.ASIDE_ROUNDS", 2)
+    queue = fresh("queue")
+    await limit(engine, queue, names={"held": Limit(0)})
+    await fill(engine, queue, 40, name="held")
+    await fill(engine, queue, 3, name="free")
+    for names in (None, ["held", "free"]):
+        (won,) = await claim(engine, queue, 1, names=names)
+        assert won.name == "free"
+    assert [job.name for job in await claim(engine, queue)] == ["free"]
+
+
 @pytest.mark.parametrize(
     ("fields", "field"),
     [
@@ -378,7 +395,7 @@ async def test_turns_and_limits_are_read_from_their_indexes(
         found = stages(plan)
         assert not {stage["stage"] for stage in found} & {"SORT", "COLLSCAN"}, command
         used = {stage["indexName"] for stage in found if "indexName" in stage}
-        assert used <= {"hot", "limited", "active"}, (used, command)
+        assert used <= {HOT, "limited", "active"}, (used, command)
         statistics = str(plan)
         examined = [int(n) for n in re.findall(r"'totalDocsExamined': (\d+)", statistics)]
         assert sum(examined) <= 20, (examined, command)

@@ -116,16 +116,37 @@ async def test_dependency_that_ends_in_the_middle_of_the_enqueue_is_not_missed(
 
 
 @one_driver
+async def test_dependency_that_failed_in_the_middle_of_the_enqueue_and_is_not_buried_yet_is_not_missed(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dependency = await job_in(engine, "active")
+    insert = job_commands.insert_many
+
+    async def fails_then_inserts(*args: Any, **kwargs: Any) -> Any:
+        with monkeypatch.context() as nobody_relays:
+            nobody_relays.setattr(engine.effects, "kick", lambda: None)
+            await engine.claims.report([dependency.outcome(OutcomeKind.BURY, error=ERROR)])
+        assert (await dependency.document())["outbox"] == ["dead_letter"]
+        return await insert(*args, **kwargs)
+
+    monkeypatch.setattr(job_commands, "insert_many", fails_then_inserts)
+    dependent = await _waiting_for(engine, dependency.id)
+    assert (await dependent.job()).state == "failed"
+    assert await engine._store.dead_letters.count_documents({"job_id": dependency.id}) == 1
+
+
+@one_driver
 @pytest.mark.parametrize("how", ENDS)
 async def test_enqueue_races_with_the_end_of_its_dependency(engine: Engine, how: str) -> None:
     for _ in range(10):
         dependency = await job_in(engine, "waiting")
-        dependent, _ = await asyncio.gather(
+        dependent, ended = await asyncio.gather(
             engine.jobs.enqueue(NewJob(name="late", queue=fresh("queue"), depends_on=[dependency.id]), caller=CALLER),
             _end(dependency, how),
             return_exceptions=True,
         )
         await quiet(engine)
+        assert ended is None
         if isinstance(dependent, NotFound):
             assert how == "removed"
             continue

@@ -3,21 +3,28 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections import Counter, defaultdict
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
-from datetime import timedelta
+from dataclasses import replace
+from datetime import datetime, timedelta
+from functools import partial
 from itertools import pairwise
+from typing import Any
 
 import pytest
+from pymongo import MongoClient
 
-from switchtower.callers import Caller
+from switchtower.callers import EVERYTHING, Caller
 from switchtower.engine import Engine
 from switchtower.errors import InvalidInput
 from switchtower.jobs import NewJob
 from switchtower.maintenance import Maintenance
-from switchtower.metrics import Granularity
+from switchtower.metrics import Granularity, MetricBucket
+from switchtower.states import JobState
 from switchtower.store import counters
 from switchtower.store.collections import Store
+from switchtower.store.driver import outrun as was_outrun
 from switchtower.workers import Outcome, OutcomeKind, WorkerInfo
 from tests.conformance.situations import CALLER, fresh
 from tests.waiting import until
@@ -64,15 +71,20 @@ async def test_minutes_and_hours_hold_the_same_sums_and_percentiles(engine: Engi
 
         await until(whole)
     for granularity in Granularity:
-        buckets = await engine.metrics.buckets(queue, caller=CALLER, granularity=granularity)
-        merged = buckets[0]
-        for other in buckets[1:]:
-            merged.add(other)
+        merged = together(await engine.metrics.buckets(queue, caller=CALLER, granularity=granularity))
         assert (merged.enqueued, merged.completed, merged.runs, merged.claimed) == (100, 100, 100, 100)
         assert (merged.run_ms, merged.min_ms, merged.max_ms) == (sum(times), 10, 60_000)
         assert merged.percentile_ms(0.5) == pytest.approx(10, rel=0.051)
         assert merged.percentile_ms(0.95) == pytest.approx(1_000, rel=0.051)
         assert merged.percentile_ms(1.0) == pytest.approx(60_000, rel=0.051)
+
+
+def together(buckets: Sequence[MetricBucket]) -> MetricBucket:
+    """One bucket of them all, since whatever takes a moment may lie in two minutes."""
+    whole = replace(buckets[0], histogram=dict(buckets[0].histogram))
+    for other in buckets[1:]:
+        whole.add(other)
+    return whole
 
 
 async def test_a_tenant_sees_its_own_numbers(engine: Engine) -> None:
@@ -102,9 +114,41 @@ async def test_by_name_keeps_names_apart(engine: Engine) -> None:
 
         await until(counted)
     apart = await engine.metrics.buckets(queue, caller=CALLER, by_name=True)
-    assert {(b.name, b.runs) for b in apart} == {("one", 1), ("two", 2)}
-    [only] = await engine.metrics.buckets(queue, caller=CALLER, name="two")
-    assert (only.name, only.runs) == ("two", 2)
+    assert {b.name: together([a for a in apart if a.name == b.name]).runs for b in apart} == {"one": 1, "two": 2}
+    only = await engine.metrics.buckets(queue, caller=CALLER, name="two")
+    assert {b.name for b in only} == {"two"} and together(only).runs == 2
+
+
+async def test_all_queues_together_are_the_sum_of_each(engine: Engine) -> None:
+    queues = [fresh("queue") for _ in range(3)]
+    async with folding(engine):
+        for number, queue in enumerate(queues):
+            await run_jobs(engine, queue, ran_ms=[10 ** (number + 1)] * 2, name=f"task-{number}")
+        await run_jobs(engine, queues[0], ran_ms=[7], name="task-0", caller=Caller("a", org="acme"))
+
+        async def all_of_them() -> bool:
+            return sum(b.runs for b in await engine.metrics.buckets(None, caller=CALLER)) == 7
+
+        await until(all_of_them)
+    for granularity in Granularity:
+        read = partial(engine.metrics.buckets, granularity=granularity)
+        apart: dict[datetime, list[MetricBucket]] = defaultdict(list)
+        for queue in queues:
+            for bucket in await read(queue, caller=CALLER):
+                apart[bucket.at].append(bucket)
+        of_all = await read(None, caller=CALLER)
+        assert [bucket.at for bucket in of_all] == sorted(apart)
+        for bucket in of_all:
+            whole = together([MetricBucket(bucket.at, granularity, "", None), *apart[bucket.at]])
+            assert bucket == whole and bucket.percentile_ms(0.99) == whole.percentile_ms(0.99)
+        named: Counter[str | None] = Counter()
+        for bucket in await read(None, caller=CALLER, by_name=True):
+            named[bucket.name] += bucket.runs
+        assert named == {"task-0": 3, "task-1": 2, "task-2": 2}
+        slow = together(await read(None, caller=CALLER, name="task-2"))
+        assert (slow.runs, slow.max_ms) == (2, 1_000)
+        assert sum(b.runs for b in await read(None, caller=Caller("a", org="acme"))) == 1
+        assert sum(b.runs for b in await read(None, caller=Caller("k", queues=frozenset(queues[:1])))) == 3
 
 
 async def test_a_batch_is_counted_once_however_often_it_is_committed(engine: Engine, store: Store) -> None:
@@ -120,8 +164,33 @@ async def test_a_batch_is_counted_once_however_often_it_is_committed(engine: Eng
     delta = counters.fold(seen)
     assert await counters.commit(store, delta, reached="there", seen="")
     assert not await counters.commit(store, delta, reached="there", seen="")
-    [bucket] = await engine.metrics.buckets(queue, caller=CALLER)
+    bucket = together(await engine.metrics.buckets(queue, caller=CALLER))
     assert (bucket.enqueued, bucket.claimed, bucket.completed) == (1, 1, 1)
+
+
+async def test_a_batch_that_another_write_outruns_is_committed_all_the_same(
+    engine: Engine, store: Store, mongo: MongoClient[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    queue = fresh("queue")
+    await run_jobs(engine, queue, ran_ms=[7])
+    await counters.recount(store, reached="")
+    delta = counters.Delta()
+    delta.states[queue, ""]["completed"] = 1
+    delta.latest[queue, ""] = engine.clock.now()
+    with mongo.start_session() as session:
+        session.start_transaction()
+        mongo[engine.database_name]["counters"].update_one({"queue": queue}, {"$set": {"x": 1}}, session=session)
+        outran: list[bool] = []
+
+        def outrun(error: BaseException) -> bool:
+            outran.append(was_outrun(error))
+            if session.in_transaction:
+                session.abort_transaction()
+            return outran[-1]
+
+        monkeypatch.setattr(counters, "outrun", outrun)
+        assert await counters.commit(store, delta, reached="there", seen="")
+    assert outran and all(outran) and (await engine.jobs.counts(caller=CALLER))[JobState.COMPLETED] == 2
 
 
 async def test_snapshots_are_ten_seconds_apart_whoever_takes_them(engine: Engine) -> None:
@@ -142,7 +211,7 @@ async def test_turned_off_nothing_is_kept_but_states_are(engine: Engine, store: 
         await run_jobs(engine, queue, ran_ms=[5])
 
         async def counted() -> bool:
-            return (await counters.by_queue(store, org=None)).get(queue, {}).get("completed") == 1
+            return (await counters.by_queue(store, reach=EVERYTHING)).get(queue, {}).get("completed") == 1
 
         await until(counted)
     assert await store.minutes.count_documents({"queue": queue}) == 0

@@ -112,7 +112,9 @@ async def test_update_changes_what_it_names_and_nothing_else(engine: Engine) -> 
     assert (job.priority, job.max_attempts, job.timeout_ms) == (9, 2, 5)
     assert (job.payload, job.tags, job.state, job.run_at) == (1, ["a"], before.state, before.run_at)
     other = await enqueue(engine, queue=s.queue, priority=5)
-    assert (await engine.claims.claim("w", [s.queue]))[0].id == other.id
+    third = await engine.jobs.update((await enqueue(engine, queue=s.queue)).id, JobUpdate(rank=4.5), caller=CALLER)
+    assert (third.rank, third.priority) == (4.5, 5)
+    assert [(await engine.claims.claim("w", [s.queue]))[0].id for _ in range(2)] == [third.id, other.id]
     assert (await engine.jobs.update(s.id, JobUpdate(payload=None), caller=CALLER)).payload is None
 
 
@@ -307,7 +309,7 @@ async def test_clean_takes_no_more_than_its_limit_and_never_what_runs(engine: En
     await engine.jobs.enqueue_many([NewJob(name="w", queue=queue)] * 30, caller=CALLER)
     assert await engine.queues.clean(queue, JobState.WAITING, limit=7, caller=CALLER) == 7
     assert await store.jobs.count_documents({"queue": queue, "state": "waiting"}) == 23
-    for bad in ({"state": JobState.ACTIVE}, {"state": JobState.WAITING, "grace_ms": -1}):
+    for bad in ({"states": JobState.ACTIVE}, {"states": JobState.WAITING, "grace_ms": -1}):
         with pytest.raises(InvalidInput):
             await engine.queues.clean(queue, **bad, caller=CALLER)  # type: ignore[arg-type]
     with pytest.raises(InvalidInput):
@@ -419,6 +421,20 @@ async def test_bulk_retry_counts_those_whose_unique_key_is_held(engine: Engine) 
     await enqueue(engine, unique_key="k1")
     operation = await engine.bulk.start("retry", JobFilter(queues=[queue]), caller=CALLER)
     assert (operation.matched, operation.changed, operation.failed) == (4, 3, 1)
+
+
+async def test_bulk_removes_what_fails_by_the_ends_that_it_tells(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The child's end, not told yet, fails its parent when the chunk of both is about to be removed."""
+    s = await job_in(engine, "active")
+    waiting = await enqueue(engine, queue=s.queue, depends_on=[s.id])
+    monkeypatch.setattr(engine.effects, "kick", lambda: None)
+    await engine.claims.report([s.outcome(OutcomeKind.BURY, error=ERROR)])
+    operation = await engine.bulk.start("remove", JobFilter(queues=[s.queue]), caller=CALLER)
+    assert (operation.matched, operation.changed, operation.failed) == (2, 2, 0)
+    assert await Situation(engine, waiting.id, s.queue).state() == "removed"
+    assert await engine._store.dead_letters.count_documents({"job_id": {"$in": [s.id, waiting.id]}}) == 2
 
 
 async def test_bulk_operation_of_a_dead_process_is_finished_by_another(engine: Engine, store: Store) -> None:
@@ -565,3 +581,14 @@ async def test_list_by_state_shows_a_job_of_a_queue_that_was_never_counted(engin
     for states in ([JobState.WAITING], [JobState.WAITING, JobState.ACTIVE]):
         found = await engine.jobs.page(JobFilter(states=states), caller=CALLER)
         assert new.id in {job.id for job in found.items}
+
+
+async def test_retry_may_keep_the_attempts_that_were_used(engine: Engine) -> None:
+    s = await job_in(engine, "failed", max_attempts=3)
+    await s.set(attempt=3)
+    job = await engine.jobs.retry(s.id, caller=CALLER, keep_attempts=True)
+    assert (job.state, job.attempt, job.failures, job.error) == (JobState.WAITING, 3, 3, None)
+    await s.claim(start=True)
+    await s.report(OutcomeKind.FAIL, error=ERROR, wait_ms=1_000)
+    after = await s.job()
+    assert (after.state, after.attempt) == (JobState.FAILED, 4), "it fails for good with the next error"

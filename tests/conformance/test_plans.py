@@ -14,7 +14,9 @@ from switchtower.engine import DeadLetterFilter, Engine, JobOrder
 from switchtower.jobs import JobFilter, NewJob
 from switchtower.states import JobState
 from switchtower.store.collections import Store
+from switchtower.store.indexes import HOT
 from switchtower.workers import Outcome, OutcomeKind, WorkerInfo
+from switchtower.workflows import NewRun, RunState
 from tests.conformance.commands import Commands, explain, stages
 from tests.conformance.situations import CALLER, ERROR, HOUR_MS, enqueue, fresh, job_in, quiet
 
@@ -66,6 +68,7 @@ async def test_round_trips_of_the_hot_paths(engine: Engine, commands: Commands) 
     await quiet(engine)
     assert await cost(engine.jobs.get(s.id, caller=CALLER)) == ["find"]
     await engine.workers.register(WorkerInfo(id="w", queues=[queue]))
+    await quiet(engine)
     assert await cost(engine.workers.renew("w")) == ["findAndModify"]
 
 
@@ -98,11 +101,11 @@ async def test_claim_walks_the_hot_index_in_its_order(
         for limit in (1, 50):
             for _ in range(3):
                 assert await engine.claims.claim("w", [crowd], names=names, limit=limit)
-    heads = [find for find in commands.named("find") if find["find"] == "jobs" and find.get("hint") == "hot"]
+    heads = [find for find in commands.named("find") if find["find"] == "jobs" and find.get("hint") == HOT]
     for command in [*commands.named("findAndModify"), *heads]:
         plan = explain(mongo, commands.database, command)
         names_of_stages, indexes = _used(plan["queryPlanner"]["winningPlan"])
-        assert indexes == {"hot"}, command
+        assert indexes == {HOT}, command
         assert not names_of_stages & {"SORT", "COLLSCAN"}, names_of_stages
         assert plan["executionStats"]["totalDocsExamined"] <= command.get("limit", 1), command
 
@@ -115,6 +118,12 @@ FILTERS: dict[str, Callable[[str], JobFilter]] = {
     "state": lambda queue: JobFilter(states=[JobState.FAILED]),
     "two states": lambda queue: JobFilter(states=[JobState.FAILED, JobState.CANCELLED]),
     "everything": lambda queue: JobFilter(),
+    "a name": lambda queue: JobFilter(names=["work"]),
+    "no such name": lambda queue: JobFilter(names=["nobody's"]),
+    "no such name in a queue and a state": lambda queue: JobFilter(
+        queues=[queue], states=[JobState.WAITING], names=["nobody's"]
+    ),
+    "a piece of no name": lambda queue: JobFilter(name_contains="nobody's"),
     "ids": lambda queue: JobFilter(ids=["job_unknown", "mine"]),
     "parent": lambda queue: JobFilter(parent_id="job_unknown"),
     "tag": lambda queue: JobFilter(tags=["red"]),
@@ -140,6 +149,24 @@ async def test_list_reads_little_more_than_its_page(
                 assert "COLLSCAN" not in _used(plan)[0], (which, command)
                 examined = [int(part["totalDocsExamined"]) for part in _statistics(plan)]
                 assert sum(examined) <= 250, (which, order, examined, command)
+
+
+async def test_list_of_runs_looks_at_runs_only(
+    engine: Engine, full: str, commands: Commands, mongo: MongoClient[Document]
+) -> None:
+    for _ in range(3):
+        await engine.workflows.start(NewRun(workflow=fresh("flow"), queue=full, version=1), caller=CALLER)
+    for states in (None, [RunState.RUNNING], [RunState.FAILED]):
+        commands.clear()
+        await engine.workflows.page(caller=CALLER, states=states, first=2)
+        await engine.workflows.offset_page(caller=CALLER, states=states, offset=1, limit=2)
+        await engine.workflows.count(caller=CALLER, states=states)
+        sent = [c for c in (*commands.named("find"), *commands.named("aggregate")) if "jobs" in c.values()]
+        assert len(sent) >= 4
+        for command in sent:
+            plan = explain(mongo, commands.database, command)
+            assert _used(plan)[1] == {"run"}, (states, command)
+            assert sum(int(part["totalDocsExamined"]) for part in _statistics(plan)) <= 30, (states, command)
 
 
 def _statistics(plan: Any) -> list[Document]:

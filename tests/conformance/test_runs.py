@@ -309,10 +309,10 @@ async def test_jobs_of_a_silent_worker_go_back_and_only_started_runs_are_charged
 
 
 async def test_short_lease_passes_by_the_databases_clock(engine: Engine) -> None:
+    begun = time.monotonic()
     await engine.workers.register(WorkerInfo(id="w", queues=["q"], lease_seconds=0.15))
     s = await _held_by(engine, "w")
     _calm(engine)
-    begun = time.monotonic()
     while await engine.upkeep.rescue() == 0:
         assert time.monotonic() - begun < 60
         await asyncio.sleep(0.01)

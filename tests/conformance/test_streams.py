@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from pymongo.errors import OperationFailure
 
+from switchtower.callers import EVERYTHING
 from switchtower.engine import Engine, Retention
 from switchtower.errors import InvalidInput, StoreUnavailable, SwitchtowerError
 from switchtower.events import Event, EventHub, Gap, HistoryLost, Topic
@@ -20,6 +21,7 @@ from switchtower.maintenance import Maintenance
 from switchtower.payloads import PAYLOAD_LIMIT
 from switchtower.states import JobState
 from switchtower.store import changes, counters
+from switchtower.store.changes import CURSOR_VERSION
 from switchtower.store.collections import Store
 from switchtower.store.driver import Database
 from switchtower.store.indexes import create_indexes
@@ -45,7 +47,8 @@ def of(*ids: str) -> Any:
 
 async def test_life_of_a_job_is_told_in_order_with_all_that_a_filter_needs(engine: Engine) -> None:
     async with engine.hub().subscribe(lambda event: event.topic is Topic.JOB) as items:
-        s = await job_in(engine, "active", tags=["red"], group="g", max_attempts=2)
+        own = fresh("mine")
+        s = await job_in(engine, "active", tags=["red"], group="g", max_attempts=2, job_id=own)
         await engine.claims.progress(s.id, s.token, {"done": 3})
         await engine.claims.log(s.id, s.token, [("warning", "careful")])
         await s.report(OutcomeKind.FAIL, error=ERROR, wait_ms=HOUR_MS, ran_ms=12)
@@ -66,7 +69,8 @@ async def test_life_of_a_job_is_told_in_order_with_all_that_a_filter_needs(engin
         ("complete", "active", "completed", 2),
         ("remove", "completed", "removed", 2),
     ]
-    assert {(e.id, e.queue, e.name, e.group, e.tags) for e in events} == {(s.id, s.queue, "work", "g", ("red",))}
+    told = {(e.id, e.custom_id, e.queue, e.name, e.group, e.tags) for e in events}
+    assert told == {(s.id, own, s.queue, "work", "g", ("red",))}
     assert events[3].data["progress"] == {"done": 3}
     assert events[4].data["lines"] == [{"level": "warning", "line": "careful"}]
     assert events[5].data["error"] == {
@@ -185,7 +189,7 @@ async def test_cursor_outlives_the_process_that_gave_it(engine: Engine, store: S
 
 
 @pytest.mark.parametrize(
-    "text", ["", "x", "2.", "2.zz", "1.82", "2.82' || 1", "2." + "A" * 600, "2.82FFFFFFFF" + "0" * 30]
+    "text", ["", "x", "3.", "3.zz", "2.82" + "0" * 30, "3.82' || 1", "3." + "A" * 600, "3.82FFFFFFFF" + "0" * 30]
 )
 async def test_malformed_cursor_is_refused(engine: Engine, text: str) -> None:
     with pytest.raises(InvalidInput, match="after"):
@@ -194,8 +198,8 @@ async def test_malformed_cursor_is_refused(engine: Engine, text: str) -> None:
 
 @pytest.mark.parametrize("text", ["82" + "00" * 30, "82" + "6A" * 13, "8260000000" + "0" * 60])
 async def test_cursor_that_only_looks_like_one_ends_in_a_gap_and_live_events(engine: Engine, text: str) -> None:
-    assert engine.is_cursor(f"2.{text}")
-    async with engine.hub().subscribe(after=f"2.{text}") as items:
+    assert engine.is_cursor(f"{CURSOR_VERSION}.{text}")
+    async with engine.hub().subscribe(after=f"{CURSOR_VERSION}.{text}") as items:
         async with asyncio.timeout(60):
             reading = asyncio.ensure_future(anext(items))  # type: ignore[arg-type]
             while not reading.done():
@@ -317,7 +321,7 @@ async def _scan(store: Store) -> dict[tuple[str, str], int]:
 
 
 async def _counted(store: Store) -> dict[tuple[str, str], int]:
-    found = await counters.by_queue(store, org=None)
+    found = await counters.by_queue(store, reach=EVERYTHING)
     return {(queue, state): n for queue, row in found.items() for state, n in row.items() if n}
 
 

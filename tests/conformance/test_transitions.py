@@ -94,6 +94,7 @@ VERBS: dict[str, Verb] = {
     "request_cancel": lambda s: s.engine.jobs.cancel(s.id, caller=CALLER),
     "retry": lambda s: s.engine.jobs.retry(s.id, caller=CALLER),
     "promote": lambda s: s.engine.jobs.promote(s.id, caller=CALLER),
+    "reschedule": lambda s: s.engine.jobs.reschedule(s.id, None, caller=CALLER),
     "update": lambda s: s.engine.jobs.update(s.id, JobUpdate(priority=7), caller=CALLER),
     "progress": lambda s: s.engine.claims.progress(s.id, s.token, {"at": 1}),
     "checkpoint": lambda s: s.engine.workflows.checkpoint(
@@ -106,7 +107,7 @@ TWINS = {"block": "adopt", "adopt": "block", "cancel": "request_cancel", "reques
 """Verbs that share one call: from the states of the twin, the twin happens."""
 BY_WORKER = {("expire", JobState.ACTIVE)}
 """Legal, but done by the worker's report, which the tests of reports cover."""
-OPERATORS = {"block", "adopt", "cancel", "request_cancel", "retry", "promote", "update", "remove"}
+OPERATORS = {"block", "adopt", "cancel", "request_cancel", "retry", "promote", "reschedule", "update", "remove"}
 
 
 def test_grid_knows_every_verb_of_the_table() -> None:

@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 
-from switchtower.callers import Caller
+from switchtower.callers import Caller, Reach
 from switchtower.engine import Engine
 from switchtower.errors import InvalidInput, InvalidTransition, LeaseLost, NotFound
 from switchtower.ids import JOB, new_id, run_id
 from switchtower.jobs import ErrorKind, JobError, NewJob
 from switchtower.states import JobState
-from switchtower.store.workflows import STEPS_BYTES
+from switchtower.store.workflows import STEPS_BYTES, publish
 from switchtower.workers import OutcomeKind, WorkerInfo
 from switchtower.workflows import NewRun, RunState, Step, StepKind, StepStatus, WorkflowRun
 from tests.conformance.situations import CALLER, ERROR, HOUR_MS, Situation, fresh, quiet
@@ -40,6 +40,9 @@ class Run(Situation):
         run = await self.engine.workflows.get(self.id, caller=CALLER)
         assert run is not None
         return run
+
+    async def consume(self, step: Step) -> tuple[str, Any] | None:
+        return await self.engine.workflows.consume(await self.read(), self.token, step)
 
     async def park(self, wait_ms: int = HOUR_MS) -> None:
         assert await self.report(OutcomeKind.SNOOZE, wait_ms=wait_ms) == set()
@@ -82,10 +85,22 @@ async def test_newest_live_version_and_its_queue_are_chosen(engine: Engine) -> N
     assert (run.name, run.queue) == ("bill#10", "money")
 
 
+async def test_a_run_goes_where_a_worker_that_its_starter_sees_takes_it(engine: Engine) -> None:
+    workflow, org, seen = fresh("workflow"), fresh("org"), fresh("queue")
+    for queues, owner in (([fresh("a-queue")], "bravo"), ([fresh("a-queue"), seen], org)):
+        await engine.workers.register(
+            WorkerInfo(id=new_id("wkr"), queues=queues, names=[f"{workflow}#1"], org=owner, lease_seconds=30)
+        )
+    limited = Caller("key", org=org, queues=frozenset({seen}))
+    assert (await engine.workflows.start(NewRun(workflow=workflow), caller=limited)).job.queue == seen
+    elsewhere = Caller("key", org=fresh("org"))
+    assert (await engine.workflows.start(NewRun(workflow=workflow, version=1), caller=elsewhere)).job.queue == "default"
+
+
 async def test_only_a_workers_own_tenant_sees_its_workflows(engine: Engine) -> None:
     await engine.workers.register(WorkerInfo(id="a", queues=("q",), names=("theirs#1",), org="other"))
     await engine.workers.register(WorkerInfo(id="b", queues=("q",), names=("ours#1",)))
-    assert await engine.workflows.names(org="acme") == {"ours": [1]}
+    assert await engine.workflows.names(reach=Reach("acme")) == {"ours": [1]}
 
 
 async def test_checkpoint_is_refused_to_a_lost_lease(engine: Engine) -> None:
@@ -141,10 +156,9 @@ async def test_event_is_consumed_once_by_racing_runs(engine: Engine) -> None:
     runs = [await started(engine) for _ in range(8)]
     for _ in range(3):
         await engine.workflows.publish("go", {"x": 1}, caller=CALLER)
-    reads = [await run.read() for run in runs]
-    given = await asyncio.gather(*(engine.workflows.consume(read, wait("go")) for read in reads))
+    given = await asyncio.gather(*(run.consume(wait("go")) for run in runs))
     assert sum(one is not None for one in given) == 3
-    again = await asyncio.gather(*(engine.workflows.consume(read, wait("go")) for read in reads))
+    again = await asyncio.gather(*(run.consume(wait("go")) for run in runs))
     assert again == given, "who was given one is given it again, and nobody else"
 
 
@@ -156,17 +170,17 @@ async def test_event_matches_by_payload_and_tenant(engine: Engine) -> None:
     waiting = wait("paid", match=match)
     await engine.workflows.publish("paid", {"order": {"id": 7}}, caller=CALLER)
     await engine.workflows.publish("paid", {"order": {"id": 8}}, caller=TENANT)
-    assert await engine.workflows.consume(read, waiting) is None
+    assert await engine.workflows.consume(read, run.token, waiting) is None
     await engine.workflows.publish("paid", {"order": {"id": 7, "n": 1}}, caller=TENANT)
-    assert await engine.workflows.consume(read, waiting) == ("paid", {"order": {"id": 7, "n": 1}})
+    assert await engine.workflows.consume(read, run.token, waiting) == ("paid", {"order": {"id": 7, "n": 1}})
 
 
 async def test_event_key_publishes_once(engine: Engine) -> None:
     first = await engine.workflows.publish("go", 1, caller=CALLER, idempotency_key="k")
     assert await engine.workflows.publish("go", 2, caller=CALLER, idempotency_key="k") == first
     run = await started(engine)
-    assert await engine.workflows.consume(await run.read(), wait("go")) == ("go", 1)
-    assert await engine.workflows.consume(await run.read(), wait("go2", "go")) is None
+    assert await run.consume(wait("go")) == ("go", 1)
+    assert await run.consume(wait("go2", "go")) is None
 
 
 async def test_publisher_wakes_the_run_that_waits(engine: Engine) -> None:
@@ -178,6 +192,68 @@ async def test_publisher_wakes_the_run_that_waits(engine: Engine) -> None:
     assert (await run.read()).state is RunState.WAITING
     await engine.workflows.publish("go", {"x": 1}, caller=CALLER)
     assert (await run.state(), await other.state()) == ("waiting", "scheduled")
+
+
+async def test_a_run_is_woken_however_many_wait_for_another_event(engine: Engine) -> None:
+    name, queue = fresh("event"), fresh("queue")
+    runs = await asyncio.gather(*(started(engine, claim=False, queue=queue) for _ in range(201)))
+    tokens: dict[str, str] = {}
+    while len(tokens) < len(runs):
+        tokens |= {job.id: job.token for job in await engine.claims.claim("w", [queue], limit=100)}
+
+    async def park(run: Run, wanted: int) -> None:
+        run.token = tokens[run.id]
+        await run.checkpoint(wait("go", name, match=engine.workflows.conditions({"x": wanted})))
+        await run.park()
+
+    await asyncio.gather(*(park(run, wanted) for wanted, run in enumerate(sorted(runs, key=lambda run: run.id))))
+    last = max(runs, key=lambda run: run.id)
+    await engine.workflows.publish(name, {"x": 200}, caller=CALLER)
+    assert await last.state() == "waiting"
+    assert [await run.state() for run in runs].count("scheduled") == 200
+    # A publisher that dies before it tells anybody.
+    await publish(engine._store, name, {"x": 199}, org="", actor="p", now=engine.clock.now())
+    assert await engine.workflows.wake() == 1
+    assert [await run.state() for run in runs].count("scheduled") == 199
+
+
+async def test_a_run_that_is_retried_in_its_wait_is_woken(engine: Engine) -> None:
+    run = await started(engine)
+    await run.checkpoint(wait("go"))
+    await run.park()
+    await engine.workflows.cancel(run.id, caller=CALLER)
+    await engine.jobs.retry(run.id, caller=CALLER)
+    await run.claim(start=True)
+    # Its wait is recorded already: it is not recorded again.
+    assert await run.consume(wait("go")) is None
+    await run.park()
+    assert (await run.read()).state is RunState.WAITING
+    await engine.workflows.publish("go", 1, caller=CALLER)
+    assert await run.state() == "waiting"
+
+
+async def test_who_has_lost_the_lease_consumes_nothing(engine: Engine) -> None:
+    run, other = await started(engine), await started(engine)
+    stale, seen = run.token, await run.read()
+    await run.checkpoint(wait("go"))
+    await run.park(0)
+    await run.claim(start=True)
+    await run.park()
+    await engine.workflows.publish("go", 1, caller=CALLER)
+    await run.claim(start=True)
+    await run.park()
+    with pytest.raises(LeaseLost):
+        await engine.workflows.consume(seen, stale, wait("go"))
+    assert await run.state() == "waiting", "the event is there, and the run is told again"
+    assert await other.consume(wait("go")) == ("go", 1)
+    await run.claim(start=True)
+    assert await run.consume(wait("go")) is None
+    await engine.workflows.publish("go", 2, caller=CALLER)
+    assert await run.consume(wait("go")) == ("go", 2)
+    with pytest.raises(LeaseLost):
+        await engine.workflows.consume(seen, stale, wait("go"))
+    assert await run.consume(wait("go")) == ("go", 2), "what its next worker took stays taken"
+    assert await other.consume(wait("go2", "go")) is None
 
 
 async def test_run_looks_again_after_it_was_put_aside(engine: Engine) -> None:
@@ -276,14 +352,52 @@ async def test_retry_runs_again_what_failed_or_was_undone(engine: Engine) -> Non
     assert read.state is RunState.RUNNING
 
 
+@pytest.mark.parametrize("waited", [True, False])
+@pytest.mark.parametrize("again", ["retry", "replay"])
+async def test_event_that_was_not_recorded_is_still_to_come(engine: Engine, waited: bool, again: str) -> None:
+    run, other = await started(engine), await started(engine)
+    await run.checkpoint(step("first"))
+    if waited:
+        await run.checkpoint(wait("go"))
+    await engine.workflows.publish("go", 1, caller=CALLER)
+    assert await run.consume(wait("go")) == ("go", 1)
+    await run.report(OutcomeKind.BURY, error=ERROR)
+    if again == "retry":
+        await engine.jobs.retry(run.id, caller=CALLER)
+    else:
+        await engine.workflows.replay(run.id, "first", caller=CALLER)
+    await run.claim(start=True)
+    assert await other.consume(wait("go")) is None
+    assert await run.consume(wait("go")) == ("go", 1)
+
+
+async def test_event_of_a_caller_who_sees_few_queues_is_for_runs_in_these(engine: Engine) -> None:
+    waiting = [await started(engine) for _ in range(3)]
+    for run in waiting:
+        await run.checkpoint(wait("go"))
+        await run.park()
+    few = replace(CALLER, queues=frozenset({waiting[0].queue, waiting[2].queue}))
+    for _ in range(3):
+        await engine.workflows.publish("go", 1, caller=few)
+    assert [(await run.read()).state for run in waiting] == [RunState.RUNNING, RunState.WAITING, RunState.RUNNING]
+    assert await engine.workflows.wake() == 0
+    for run in (waiting[0], waiting[2]):
+        await run.claim(start=True)
+        assert await run.consume(wait("go")) == ("go", 1)
+    late = await started(engine)
+    assert await late.consume(wait("go")) is None
+    await engine.workflows.publish("go", 2, caller=CALLER)
+    assert await late.consume(wait("go")) == ("go", 2)
+
+
 async def test_consumed_event_is_a_generations(engine: Engine) -> None:
     run = await started(engine)
     await engine.workflows.publish("go", 1, caller=CALLER)
-    assert await engine.workflows.consume(await run.read(), wait("go")) == ("go", 1)
+    assert await run.consume(wait("go")) == ("go", 1)
     await run.checkpoint(replace(wait("go"), status=StepStatus.COMPLETED))
     await run.report(OutcomeKind.COMPLETE)
     again = await engine.workflows.replay(run.id, "go", caller=CALLER)
-    assert await engine.workflows.consume(again, wait("go")) is None
+    assert await engine.workflows.consume(again, run.token, wait("go")) is None
 
 
 async def test_cancel(engine: Engine) -> None:

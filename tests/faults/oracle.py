@@ -18,6 +18,7 @@ from typing import Any
 from pymongo.database import Database
 
 from switchtower.engine import Engine
+from tests.histories import runs_of, steps_of
 from tests.waiting import until
 
 FINAL = ("completed", "failed", "cancelled")
@@ -66,7 +67,7 @@ async def drained(engine: Engine, *, timeout_seconds: float, blocked: bool = Fal
     left = {"$or": [{"state": {"$in": open_states}}, {"outbox": {"$exists": True}}]}
 
     async def nothing_left() -> bool:
-        return not await engine._store.jobs.count_documents(left)
+        return await engine._store.jobs.find_one(left, {"_id": 1}) is None
 
     try:
         await until(nothing_left, timeout_seconds=timeout_seconds)
@@ -102,11 +103,11 @@ def verify(
 
 def _completions(jobs: Mapping[str, dict[str, Any]]) -> None:
     for id, job in jobs.items():
-        won = Counter(row["generation"] for row in job.get("attempts", ()) if row["outcome"] == "completed")
-        assert all(n == 1 for n in won.values()), f"job {id} completed twice: {job['attempts']}"
+        won = Counter(run.generation for run in runs_of(job) if run.outcome == "completed")
+        assert all(n == 1 for n in won.values()), f"job {id} completed twice: {runs_of(job)}"
         if job["state"] == "completed":
             assert won.get(job["generation"]) == 1, f"job {id} is completed without a completion"
-            assert job["attempts"][-1]["outcome"] == "completed", f"job {id} went on after its completion"
+            assert runs_of(job)[-1].outcome == "completed", f"job {id} went on after its completion"
 
 
 def _letters(view: Database[dict[str, Any]], jobs: Mapping[str, dict[str, Any]]) -> None:
@@ -125,9 +126,9 @@ def _effects(jobs: Mapping[str, dict[str, Any]], ledger: Ledger) -> None:
             assert seen, f"job {id} is completed, and its handler never did its work"
         if len(seen) > 1:
             # A run that was cut off within its first milliseconds, before its start was marked, shows as a rescue only.
-            rescues = [entry for entry in job["timeline"] if entry["type"] == "rescue"]
-            shown = max(len(job.get("attempts", ())), len(rescues) + 1)
-            assert shown >= len(seen), f"job {id} ran {len(seen)} times, shown: {job.get('attempts')} {rescues}"
+            rescues = [entry for entry in steps_of(job) if entry.type == "rescue"]
+            shown = max(len(runs_of(job)), len(rescues) + 1)
+            assert shown >= len(seen), f"job {id} ran {len(seen)} times, shown: {runs_of(job)} {rescues}"
         fences = [note.fence for note in sorted(seen, key=lambda note: note.at)]
         assert len(set(fences)) == len(fences), f"two runs of job {id} had one fencing number: {fences}"
 

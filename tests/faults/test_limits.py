@@ -19,6 +19,7 @@ from switchtower.limits import Limit, QueueLimits, Rate
 from tests.faults.conftest import CALLER, maintained
 from tests.faults.oracle import Ledger, drained, verify
 from tests.faults.processes import Nursery, WorkerProcess
+from tests.histories import steps_of
 from tests.waiting import until
 
 LEASE_SECONDS = 2.0
@@ -78,9 +79,7 @@ async def test_killed_workers_never_exceed_a_limit_and_leave_no_room_behind(
     assert overlap(runs) <= CONCURRENCY
     for group, most in (("a", PER_GROUP), ("b", PER_GROUP), ("vip", 1)):
         assert overlap([run for run in runs if group_of[run[0]] == group]) <= most, group
-    starts = sorted(
-        row["at"] for job in view["jobs"].find({}, {"timeline": 1}) for row in job["timeline"] if row["type"] == "claim"
-    )
+    starts = sorted(entry.at for job in view["jobs"].find() for entry in steps_of(job) if entry.type == "claim")
     assert len(starts) >= len(ids)
     assert most_within(starts, timedelta(milliseconds=RATE.per_ms)) <= RATE.starts
 

@@ -15,6 +15,7 @@ from switchtower.jobs import Enqueued, ErrorKind, JobError, NewJob
 from switchtower.workers import Outcome, OutcomeKind, WorkerInfo
 from tests.faults.conftest import CALLER, Open, maintained, struck
 from tests.faults.oracle import counters_equal_a_count, drained, verify
+from tests.histories import runs_of, steps_of
 from tests.mongod import fail_command
 
 T = TypeVar("T")
@@ -77,8 +78,8 @@ async def test_lives_with_lost_replies_come_out_right(
     assert {id: states[id] for id in expected} == expected
     # One event a step, whatever was repeated: enqueue, claim, start, end (and retry, claim, start, end).
     for job in view["jobs"].find():
-        kinds = [entry["type"] for entry in job["timeline"]]
-        assert kinds.count("start") == len([e for e in job["attempts"] if e["started_at"]]), kinds
+        kinds = [entry.type for entry in steps_of(job)]
+        assert kinds.count("start") == len([run for run in runs_of(job) if run.started_at]), kinds
         assert kinds.count("claim") == kinds.count("start"), kinds
 
 

@@ -18,6 +18,7 @@ from switchtower.workers import Outcome, OutcomeKind, WorkerInfo
 from tests.faults.conftest import CALLER, maintained
 from tests.faults.oracle import Ledger, counters_equal_a_count, drained, holders_are_present, verify
 from tests.faults.processes import Nursery, WorkerProcess
+from tests.histories import runs_of
 from tests.waiting import until
 
 LEASE_SECONDS = 2.0
@@ -60,7 +61,7 @@ async def test_killed_workers_lose_and_double_nothing(
             await asyncio.sleep(choose.uniform(0.2, 0.4))
             if view["jobs"].count_documents({"state": "waiting"}) < 100:
                 ids += await enqueue(engine, 300, payload={"seconds": 0.35}, max_attempts=50)
-        await drained(engine, timeout_seconds=120)
+        await drained(engine, timeout_seconds=JOBS[scale] / 25)
         ledger = Ledger(nursery.ledger).read()
         states = verify(view, ids, ledger=ledger)
         await counters_equal_a_count(engine, view)
@@ -68,7 +69,9 @@ async def test_killed_workers_lose_and_double_nothing(
     interrupted, waits = how_long_they_waited(ledger, killed)
     assert len(interrupted) > KILLS[scale], "the kills hit too few running jobs to prove anything"
     for id in interrupted:
-        outcomes = [row["outcome"] for row in view["jobs"].find_one({"_id": id})["attempts"]]  # type: ignore[index]
+        job = view["jobs"].find_one({"_id": id})
+        assert job is not None
+        outcomes = [run.outcome for run in runs_of(job)]
         assert outcomes[-1] == "completed"
     lost = view["jobs"].count_documents({"attempts.outcome": "lost"})
     assert lost > KILLS[scale]
@@ -136,7 +139,7 @@ async def test_death_at_a_point(
         job = view["jobs"].find_one({"_id": id})
         assert job is not None
         runs = len(ledger.of("effect")[id])
-        outcomes = [row["outcome"] for row in job["attempts"]]
+        outcomes = [run.outcome for run in runs_of(job)]
         # While a completion is being stored the next job begins: its run is cut off before it has had its effect.
         cut_off = len(outcomes) - runs if point == "after_complete" else 0
         assert cut_off >= 0

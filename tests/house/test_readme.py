@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 from graphql import LoneAnonymousOperationRule, build_schema, parse, specified_rules, validate
 
+from app.rest import DIALECTS
+
 ROOT = Path(__file__).parents[2]
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.M | re.S)
 
@@ -67,3 +69,21 @@ def test_commands_it_names_exist() -> None:
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.M))
     named = set(re.findall(r"(?:`|^\$ |^)make ([a-z-]+)", text, re.M))
     assert named and named <= targets
+
+
+def test_every_curl_it_shows_reaches_a_route() -> None:
+    shown = re.findall(r"^\$ curl (.*)$", "\n".join(blocks("console")), re.M)
+    dialects = set()
+    for line in shown:
+        method = (re.search(r"-X (\w+)", line) or ["", "GET"])[1]
+        path = re.search(r"localhost:8420(/[^\s?'\"]*)", line)
+        assert path, line
+        found = {
+            dialect.name
+            for dialect in DIALECTS
+            for route in dialect.routes
+            if route.method == method and re.fullmatch(re.sub(r"\{\w+\}", "[^/]+", route.path), path[1])
+        }
+        assert found, line
+        dialects |= found
+    assert dialects == {dialect.name for dialect in DIALECTS}

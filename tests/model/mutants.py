@@ -19,7 +19,7 @@ from switchtower.engine.permits import Permits
 from switchtower.engine.upkeep import Upkeep
 from switchtower.engine.workers import CLAIM_ALLOWANCE, Workers
 from switchtower.jobs import ErrorKind, JobError
-from switchtower.store import claims, leases, operations, outbox, permits, transitions
+from switchtower.store import claims, leases, operations, outbox, permits, plain, transitions
 from switchtower.store import jobs as job_commands
 from switchtower.store.documents import claimed_from, job_from
 
@@ -42,6 +42,10 @@ def _pipeline(module: Any, name: str, change: Callable[[list[dict[str, Any]]], N
 
 def report_by_state_only() -> AbstractContextManager[Any]:
     return patch.object(claims, "by_token", lambda verb, token: {"state": "active"})
+
+
+def plain_completions_are_not_guarded() -> AbstractContextManager[Any]:
+    return patch.object(plain, "completion_guard", lambda job: {})
 
 
 def report_by_id_only() -> AbstractContextManager[Any]:
@@ -195,7 +199,7 @@ def paused_jobs_are_kept() -> AbstractContextManager[Any]:
     async def allowed(self: Claims, rows: Any, controls: Any, granted: Any = None) -> Any:
         return [claimed_from(row) for row in rows]
 
-    return patch.object(Claims, "_allowed", allowed)
+    return patch.object(Claims, "allowed", allowed)
 
 
 def limits_are_not_looked_at_again() -> AbstractContextManager[Any]:
@@ -204,13 +208,13 @@ def limits_are_not_looked_at_again() -> AbstractContextManager[Any]:
 
     @contextmanager
     def patched() -> Iterator[None]:
-        whole = Claims._allowed
+        whole = Claims.allowed
 
         async def allowed(self: Claims, rows: Any, controls: Any, granted: Any = None) -> Any:
             with patch.object(Permits, "needs", needs):
                 return await whole(self, rows, controls, granted)
 
-        with patch.object(Claims, "_allowed", allowed):
+        with patch.object(Claims, "allowed", allowed):
             yield
 
     return patched()
@@ -260,9 +264,27 @@ def idempotency_keys_are_forgotten() -> AbstractContextManager[Any]:
     return patch.object(enqueue, "job_document", document)
 
 
+def throttles_never_end() -> AbstractContextManager[Any]:
+    return patch.object(job_commands, "may_have_lapsed", lambda holder, now: False)
+
+
+def throttles_end_with_their_jobs() -> AbstractContextManager[Any]:
+    whole = job_commands.may_have_lapsed
+
+    def lapsed(holder: Any, now: Any) -> bool:
+        return holder["state"] in ("completed", "failed", "cancelled") or whole(holder, now)
+
+    async def release(store: Any, id: str) -> bool:
+        await store.jobs.update_one({"_id": id}, {"$unset": {"unique_hold": ""}})
+        return True
+
+    return patch.multiple(job_commands, may_have_lapsed=lapsed, release_hold=release)
+
+
 MUTANTS: list[Mutant] = [
     report_by_state_only,
     report_by_id_only,
+    plain_completions_are_not_guarded,
     rescue_without_the_seen_token,
     rescue_in_grace,
     starts_are_not_charged,
@@ -287,4 +309,6 @@ MUTANTS: list[Mutant] = [
     gone_claimers_are_not_looked_for,
     failed_children_free_their_parents,
     idempotency_keys_are_forgotten,
+    throttles_never_end,
+    throttles_end_with_their_jobs,
 ]

@@ -11,8 +11,12 @@ from hypothesis import HealthCheck, Phase, seed, settings
 from hypothesis.stateful import run_state_machine_as_test
 from pymongo import MongoClient
 
-from tests.model.machine import QueueMachine, World
+from tests.model.machine import BulkJobs, Flows, Groups, QueueMachine, Runs, Schedules, SingleJobs, World
 from tests.model.mutants import MUTANTS, Mutant
+from tests.model.mutants_of_groups import MUTANTS_OF_GROUPS
+from tests.model.mutants_of_many import MUTANTS_OF_BULK, MUTANTS_OF_CRONS, MUTANTS_OF_FLOWS
+from tests.model.mutants_of_runs import MUTANTS_OF_RUNS
+from tests.model.rules.base import Comparing
 
 EXAMPLES = {"ci": 60, "full": 10_000}
 GATE_EXAMPLES = 100
@@ -53,18 +57,30 @@ def test_queue_does_what_the_model_says(world: World, scale: str) -> None:
     assert world.steps > EXAMPLES[scale] * 50
 
 
+# A fault is looked for by the rules of its noun: among all rules, they would come too seldom for a quick gate.
+GATES: list[tuple[type[Comparing], Mutant, int]] = [
+    *((SingleJobs, mutant, 50) for mutant in MUTANTS),
+    *((Flows, mutant, 12) for mutant in MUTANTS_OF_FLOWS),
+    *((BulkJobs, mutant, 12) for mutant in MUTANTS_OF_BULK),
+    *((Schedules, mutant, 12) for mutant in MUTANTS_OF_CRONS),
+    *((Runs, mutant, 12) for mutant in MUTANTS_OF_RUNS),
+    *((Groups, mutant, 12) for mutant in MUTANTS_OF_GROUPS),
+]
+"""The steps of an example with them: a rule of flows, bulk operations, crons, runs or groups is a story of its own."""
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.__name__)
-def test_model_finds_a_seeded_fault(world: World, mutant: Mutant) -> None:
+@pytest.mark.parametrize(("rules", "mutant", "steps"), GATES, ids=[mutant.__name__ for _, mutant, _ in GATES])
+def test_model_finds_a_seeded_fault(world: World, rules: type[Comparing], mutant: Mutant, steps: int) -> None:
     with mutant() as dropped:
         if isinstance(dropped, tuple):
             collection, index = dropped
             world.view[collection].drop_index(index)
         for number in GATE_SEEDS:
-            machine = type("Machine", (QueueMachine,), {"world": world})
+            machine = type("Machine", (rules,), {"world": world})
             seed(number)(machine)
             with suppress(Exception):
-                run_state_machine_as_test(machine, settings=budget(GATE_EXAMPLES))
+                run_state_machine_as_test(machine, settings=budget(GATE_EXAMPLES, steps=steps))
             if world.failures:
                 break
     assert world.failures, f"{len(GATE_SEEDS) * GATE_EXAMPLES} examples did not notice it"

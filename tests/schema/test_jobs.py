@@ -90,7 +90,6 @@ async def test_what_is_refused_is_a_validation_error_that_names_its_field(graph:
         ("backoff.waitsMs", {"name": "n", "backoff": {"kind": "TABLE"}}),
         ("payload", {"name": "n", "payload": 2**63}),
         ("payload", {"name": "n", "payload": {"a\0b": 1}}),
-        ("webhook", {"name": "n", "webhook": True}),
         ("uniqueForMs", {"name": "n", "uniqueForMs": 5}),
         ("deduplication.ttlMs", {"name": "n", "deduplication": {"mode": "THROTTLE"}}),
         ("deduplication.mode", {"name": "n", "deduplication": {"mode": "DEBOUNCE", "ttlMs": 5}}),
@@ -251,6 +250,26 @@ async def test_update_changes_only_what_it_names(graph: Graph) -> None:
     assert (await graph(update, id=id, input={"payload": None}))["payload"] is None
     assert (await graph(update, id=id, input={}))["__typename"] == "ValidationError"
     assert (await graph(update, id=id, input={"maxAttempts": 0}))["field"] == "maxAttempts"
+
+
+async def test_a_due_time_is_moved_where_the_job_waits_for_it(graph: Graph) -> None:
+    update = """mutation($id: ID!, $at: DateTime!) { updateJob(id: $id, input: { runAt: $at }) {
+      __typename ... on Job { state runAt } ... on InvalidTransition { currentState allowed }
+      ... on ValidationError { field } } }"""
+    id, waiting = await graph.enqueue(delayMs=100_000), await graph.enqueue()
+    moved = await graph(update, id=id, at="2031-03-01T06:30:00+01:00")
+    assert (moved["state"], datetime.fromisoformat(moved["runAt"])) == (
+        "SCHEDULED",
+        datetime(2031, 3, 1, 5, 30, tzinfo=UTC),
+    )
+    assert (await graph(update, id=id, at="2020-01-01T00:00:00Z"))["state"] == "SCHEDULED", "the next look stages it"
+    refused = await graph(update, id=waiting, at="2031-03-01T06:30:00Z")
+    assert refused == {
+        "__typename": "InvalidTransition",
+        "currentState": "WAITING",
+        "allowed": ["SCHEDULED", "RETRYING"],
+    }
+    assert (await graph(update, id="job_x", at="2031-03-01T06:30:00Z"))["__typename"] == "NotFound"
 
 
 async def test_parents_and_children_see_each_other(graph: Graph) -> None:

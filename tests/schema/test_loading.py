@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from switchtower.engine import Engine
+from tests.conformance.situations import quiet
 from tests.schema.conftest import Commands, Graph, fail_for_good, worker
 
 
@@ -24,6 +25,7 @@ async def test_a_list_with_everything_around_it_costs_as_much_for_ten_rows_as_fo
         )
     counts = []
     for first in (2, 10):
+        await quiet(engine)
         with commands.counted() as names:
             page = await graph(query, first=first)
         assert len(page["nodes"]) == first
@@ -35,6 +37,7 @@ async def test_a_list_with_everything_around_it_costs_as_much_for_ten_rows_as_fo
 async def test_dead_letters_of_a_list_are_one_command(graph: Graph, engine: Engine, commands: Commands) -> None:
     for _ in range(4):
         await fail_for_good(engine, graph, await graph.enqueue())
+    await quiet(engine)
     with commands.counted() as names:
         page = await graph(
             '{ jobs(filter: {states: [FAILED], queues: ["default"]}) { nodes { deadLetter { id job { id } } } } }'
@@ -55,6 +58,7 @@ async def test_why_a_list_of_jobs_does_not_run_reads_what_they_share_once(
     query = (
         "query($names: [String!]) { jobs(filter: {names: $names}) { nodes { queue whyNotRunning { kind message } } } }"
     )
+    await quiet(engine)
     with commands.counted() as names:
         page = await graph(query)
     assert len(page["nodes"]) == 24 and all(node["whyNotRunning"] for node in page["nodes"])
@@ -71,8 +75,9 @@ async def test_why_a_list_of_jobs_does_not_run_reads_what_they_share_once(
     assert sum(message.startswith("Other jobs") for message in counted) == 5
 
 
-async def test_a_total_is_counted_only_when_asked_for(graph: Graph, commands: Commands) -> None:
+async def test_a_total_is_counted_only_when_asked_for(graph: Graph, engine: Engine, commands: Commands) -> None:
     await graph.enqueue(tags=["t"])
+    await quiet(engine)
     with commands.counted() as names:
         await graph('{ jobs(filter: {tags: ["t"]}) { nodes { id } pageInfo { hasNextPage } } }')
     assert names == ["find jobs"]

@@ -1,4 +1,5 @@
-"""Nothing of one tenant reaches another: every field that the schema has, probed with the other one's ids and names.
+"""Nothing of one tenant reaches another, nor of a queue anybody who does not see it: every field that the schema has,
+probed with the ids and names of what is not theirs.
 
 The probes are generated from the schema itself, so that a field added later is probed too.
 """
@@ -8,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import orjson
@@ -31,27 +32,14 @@ from pymongo import MongoClient
 
 from schema.build import build_schema
 from schema.limits import DocumentLimits, Documents, Limits
-from switchtower.access import NewApiKey, Scope
 from switchtower.callers import Caller
-from switchtower.crons import NewCron, Schedule
 from switchtower.engine import Engine
-from switchtower.flows import FlowNode
-from switchtower.jobs import ErrorKind, JobError, JobFilter, NewJob
-from switchtower.workers import Outcome, OutcomeKind, WorkerInfo
+from switchtower.jobs import NewJob
 from tests.schema.conftest import Graph
+from tests.schema.theirs import BRAVO, KEPT, SECRET, Theirs, acquire, possessions
 from tests.waiting import until
 
-SECRET = "classified"
-BRAVO = Caller("key of bravo", "bravo")
 DEPTH = 4
-
-
-@dataclass(frozen=True)
-class Theirs:
-    """What the other tenant has."""
-
-    ids: tuple[str, ...]
-    names: tuple[str, ...]
 
 
 @pytest.fixture(scope="module")
@@ -63,49 +51,16 @@ def open_schema() -> strawberry.Schema:
 
 @pytest.fixture
 async def theirs(engine: Engine) -> Theirs:
-    """A job in every interesting state, a dead letter, a cron, a flow, a bulk operation, a worker and a key."""
-    new = NewJob(
-        name=f"{SECRET}-name", payload={"note": f"{SECRET} payload"}, job_id="their-own-id", tags=[f"{SECRET}-tag"]
-    )
-    failing = (await engine.jobs.enqueue(new, caller=BRAVO)).job
-    worker = WorkerInfo(id="their-worker", queues=["default"], org="bravo", hostname=f"{SECRET}-host")
-    await engine.workers.register(worker)
-    (claimed,) = await engine.claims.claim(worker.id, ["default"])
-    error = JobError(ErrorKind.FATAL, f"{SECRET}Error", f"{SECRET} message", None, f"{SECRET}-print")
-    await engine.claims.report([Outcome(claimed.id, claimed.token, OutcomeKind.BURY, error=error)])
-    running = (await engine.jobs.enqueue(replace(new, job_id=None), caller=BRAVO)).job
-    (claimed,) = await engine.claims.claim(worker.id, ["default"])
-    await engine.claims.start([claimed])
-    await engine.claims.progress(claimed.id, claimed.token, f"{SECRET} progress")
-    await engine.claims.log(claimed.id, claimed.token, [("info", f"{SECRET} line")])
-    waiting = (await engine.jobs.enqueue(replace(new, job_id=None, group=f"{SECRET}-group"), caller=BRAVO)).job
-    only = (await engine.jobs.enqueue(replace(new, job_id=None, queue=f"{SECRET}-queue"), caller=BRAVO)).job
-    cron = await engine.crons.create(
-        NewCron(name=f"{SECRET}-cron", schedule=Schedule("0 0 1 1 *"), job=replace(new, job_id=None)), caller=BRAVO
-    )
-    flow = await engine.flows.enqueue(
-        FlowNode(job=replace(new, job_id=None), children=[FlowNode(job=replace(new, job_id=None))]), caller=BRAVO
-    )
-    bulk = await engine.bulk.start("cancel", JobFilter(names=["none"]), caller=BRAVO)
-    key = (await engine.keys.create(NewApiKey(name=f"{SECRET}-key", scopes=[Scope.READ]), caller=BRAVO)).key
-    await engine.queues.pause("default", caller=BRAVO, job_name=f"{SECRET}-paused")
-    page = None
-    async with asyncio.timeout(60):
-        while page is None or not page.items:
-            page = await engine.dead_letters.page(_everything(), caller=BRAVO, first=10)
-    ids = [failing.id, running.id, waiting.id, only.id, cron.id, flow.id, bulk.id or "", key.id, page.items[0].id]
-    return Theirs((*ids, "their-worker", "their-own-id"), ("default", f"{SECRET}-queue", f"{SECRET}-name", SECRET))
+    return await acquire(engine)
 
 
-def _everything() -> Any:
-    from switchtower.engine import DeadLetterFilter
-
-    return DeadLetterFilter()
-
-
-@pytest.fixture
-def acme(open_schema: strawberry.Schema, graph: Graph) -> Graph:
-    return Graph(open_schema, graph.context).as_tenant("acme")
+@pytest.fixture(params=["tenant", "queues"])
+def acme(request: pytest.FixtureRequest, open_schema: strawberry.Schema, graph: Graph) -> Graph:
+    """Somebody of another tenant; then an operator for whom there are other queues only."""
+    if request.param == "tenant":
+        return Graph(open_schema, graph.context).as_tenant("acme")
+    caller = Caller("key of acme", queues=frozenset({"ours"}), key_id="key_of_acme")
+    return Graph(open_schema, replace(graph.context, caller=caller, memo={}))
 
 
 def plain(type_: Any) -> Any:
@@ -246,13 +201,7 @@ async def test_no_mutation_changes_anything_of_another_tenant(
     database_name: str,
     engine: Engine,
 ) -> None:
-    def possessions() -> dict[str, list[Any]]:
-        database = mongo[database_name]
-        kept = {name: list(database[name].find({"org": "bravo"}, sort=[("_id", 1)])) for name in KEPT}
-        kept["keys"] = list(database.keys.find({"tenant": "bravo"}))
-        return kept
-
-    before = possessions()
+    before = possessions(mongo, database_name)
     assert all(before[name] for name in KEPT)
     root = open_schema._schema.mutation_type
     assert root is not None
@@ -263,11 +212,8 @@ async def test_no_mutation_changes_anything_of_another_tenant(
         if SECRET in str(answer.data):
             found.append((query[:80], variables))
     assert found == []
-    assert possessions() == before
+    assert possessions(mongo, database_name) == before
     assert count >= 900
-
-
-KEPT = ("jobs", "queues", "dead_letters", "crons", "bulk_operations", "workers")
 
 
 async def test_no_subscription_tells_of_another_tenant(
@@ -296,8 +242,7 @@ async def test_no_subscription_tells_of_another_tenant(
             job = await engine.jobs.enqueue(NewJob(name=f"{SECRET}-later"), caller=BRAVO)
             await engine.jobs.cancel(job.job.id, caller=BRAVO)
             await engine.queues.pause(f"{SECRET}-queue", caller=BRAVO)
-        mine = Caller("key of acme", "acme")
-        await engine.jobs.enqueue(NewJob(name="mine"), caller=mine)
+        await engine.jobs.enqueue(NewJob(name="mine", queue="ours"), caller=acme.context.caller)
         await until(lambda: any("jobEvents" in query for query in heard))
     finally:
         for task in listening:

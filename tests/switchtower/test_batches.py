@@ -10,8 +10,9 @@ import pytest
 
 from switchtower import App, Backoff, BackoffKind, Cancel, Fail, JobContext, Snooze, testing
 from switchtower.callers import SYSTEM
+from switchtower.engine.claims import Claims
 from switchtower.errors import ConfigurationError, InvalidInput
-from switchtower.jobs import Enqueued, NewJob
+from switchtower.jobs import ClaimedJob, Enqueued, NewJob
 from switchtower.states import JobState
 from tests.switchtower.working import lines_of, reaches, read
 from tests.waiting import until
@@ -194,6 +195,30 @@ async def test_drain_gives_back_what_is_gathered_and_charges_nothing(app: App) -
     for id in ids:
         job = await read(app, id)
         assert (job.state, job.attempt, job.claims, job.attempts) == ("waiting", 0, 0, [])
+
+
+async def test_drain_gives_back_what_a_claim_under_way_brings_for_a_batch(
+    app: App, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    @app.task(batch_size=50, batch_wait_seconds=60)
+    async def index(jobs: list[JobContext]) -> None:
+        raise AssertionError("it was not to run")
+
+    claim, claimed = Claims.claim, asyncio.Event()
+
+    async def slow_claim(self: Claims, *args: Any, **options: Any) -> list[ClaimedJob]:
+        jobs = await claim(self, *args, **options)
+        if jobs:
+            claimed.set()
+            await asyncio.sleep(0.1)
+        return jobs
+
+    monkeypatch.setattr(Claims, "claim", slow_claim)
+    (id,) = await enqueue(app, "index", [{}])
+    async with testing.worker(app, concurrency=1):
+        await claimed.wait()
+    job = await read(app, id)
+    assert (job.state, job.attempt, job.claims, job.attempts) == ("waiting", 0, 0, [])
 
 
 async def test_cancel_of_a_gathered_job_leaves_the_rest_to_gather(app: App) -> None:

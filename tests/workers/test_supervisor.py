@@ -20,6 +20,7 @@ import pytest
 
 from switchtower import App, Job
 from switchtower.callers import SYSTEM
+from switchtower.states import JobState
 from tests.waiting import until
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -243,6 +244,27 @@ async def test_a_sigterm_drains_and_a_second_one_makes_haste(
         assert workers.process.wait(60) == 0
         job = await engine.jobs.get(id, caller=SYSTEM)
         assert job is not None and (job.state, job.attempt) == ("waiting", 0)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kept", [True, False])
+async def test_the_switch_of_metrics_holds_where_a_supervisor_does_the_maintenance(
+    project: Path, environment: dict[str, str], app: App, tmp_path: Path, kept: bool
+) -> None:
+    environment["SWITCHTOWER_METRICS"] = str(kept).lower()
+    with supervised(project, environment, tmp_path / "log", "tasks:app") as workers:
+        workers.ready()
+        job = (await app.enqueue("version", {})).job
+        await finished(app, job.id)
+        engine = await app.connect()
+
+        async def counted() -> bool:
+            # In the same commit as the series.
+            return (await engine.jobs.counts(caller=SYSTEM))[JobState.COMPLETED] == 1
+
+        await until(counted, timeout_seconds=60)
+        series = await engine.metrics.buckets(job.queue, caller=SYSTEM)
+    assert bool(series) == kept and sum(bucket.completed for bucket in series) == kept
 
 
 @pytest.mark.slow

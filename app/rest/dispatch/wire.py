@@ -86,7 +86,7 @@ RUN_FILTERS: Final = {
 RUN_STATES: Final = {state: name for name, states in RUN_FILTERS.items() for state in states}
 RUN_ERRORS: Final = {RunState.CANCELLED: "run cancelled"}
 
-REPLAYED: Final = {"priority": 0, "timeout_ms": None}
+REPLAYED: Final = {"priority": 0, "rank": None, "timeout_ms": None}
 """What a replayed job does not take from the one that failed."""
 
 

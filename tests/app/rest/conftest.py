@@ -15,6 +15,7 @@ from starlette.types import ASGIApp
 from app.main import create_app
 from app.settings import ServerSettings
 from switchtower.engine import Engine
+from switchtower.engine.upkeep import Upkeep
 from tests.app.direct import Answer, request
 from tests.app.product import ENQUEUE
 
@@ -74,16 +75,26 @@ def server(shared: Server, mongo: MongoClient[dict[str, Any]]) -> Server:
 
 
 @asynccontextmanager
-async def running(url: str, database: str) -> AsyncIterator[Server]:
+async def running(url: str, database: str, **settings: Any) -> AsyncIterator[Server]:
     """A server with maintenance, which folds the counters, and takes back what an unknown worker holds."""
     engine = await Engine.connect(url, database=database, role="server")
-    app = create_app(ServerSettings(mongodb_url=url, database=database), engine=engine)
+    app = create_app(ServerSettings(mongodb_url=url, database=database, **settings), engine=engine)
     async with app.router.lifespan_context(app):
         yield Server(app, engine)
 
 
 @pytest.fixture
-async def maintained(mongodb_url: str, database_name: str) -> AsyncIterator[Server]:
-    """A server with maintenance of the test's own, where keys may be created."""
+def unrescued(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No maintenance takes back what workers hold that nobody registered."""
+
+    async def rescue(self: Upkeep) -> int:
+        return 0
+
+    monkeypatch.setattr(Upkeep, "rescue", rescue)
+
+
+@pytest.fixture
+async def maintained(mongodb_url: str, database_name: str, unrescued: None) -> AsyncIterator[Server]:
+    """A server with maintenance of the test's own, where keys may be created, and jobs be held by anybody."""
     async with running(mongodb_url, database_name) as server:
         yield server

@@ -14,8 +14,11 @@ from app import rest
 from app.main import create_app
 from app.rest.dialect import Dialect, Given, Route, refusal_of, whole_number
 from app.rest.dispatcher import Dialects
+from app.rest.serving import DialectApp
 from app.settings import ServerSettings
 from schema.context import Context
+from switchtower.access import NewApiKey, Scope
+from switchtower.callers import SYSTEM
 from switchtower.engine import Engine
 from switchtower.errors import (
     ConfigurationError,
@@ -30,6 +33,7 @@ from switchtower.errors import (
     SwitchtowerError,
     Unauthorized,
 )
+from tests.app.direct import request
 from tests.app.rest.conftest import DATABASE, Server
 
 SECRET = "mongodb://user:hunter2@db"
@@ -107,6 +111,40 @@ TEST = Dialect(
     envelope=lambda refused: {"no": {"code": refused.code, "message": refused.message}},
     schemas={"Error": {}},
 )
+LENIENT = Dialect(
+    name="lenient",
+    title="Lenient",
+    prefixes=("/lenient-api", "/described.json"),
+    routes=(
+        Route(
+            method="POST",
+            path="/lenient-api/optional",
+            summary="",
+            resolver=echo,
+            parse=thing,
+            render=as_it_is,
+            body={"type": "object"},
+            body_optional=True,
+        ),
+        Route(
+            method="POST",
+            path="/lenient-api/needed",
+            summary="",
+            resolver=echo,
+            parse=thing,
+            render=as_it_is,
+            body={"type": "object"},
+        ),
+        Route(method="GET", path="/lenient-api/open", summary="", resolver=echo, render=as_it_is, public=True),
+        Route(method="GET", path="/lenient-api/closed", summary="", resolver=echo, render=as_it_is),
+    ),
+    refusal=refusal_of,
+    envelope=lambda refused: {"lenient": refused.code},
+    schemas={"Error": {}},
+    any_media=True,
+    cors=True,
+    described_at="/described.json",
+)
 OTHER = Dialect(
     name="other",
     title="Other",
@@ -122,7 +160,7 @@ OTHER = Dialect(
 async def tested(
     mongodb_url: str, mongo: MongoClient[dict[str, Any]], shared: Server, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[Server]:
-    monkeypatch.setattr("app.main.DIALECTS", (*rest.DIALECTS, TEST, OTHER))
+    monkeypatch.setattr("app.main.DIALECTS", (*rest.DIALECTS, TEST, OTHER, LENIENT))
     settings = ServerSettings(
         mongodb_url=mongodb_url, database=DATABASE, maintenance=False, max_body_bytes=2_000, allowed_hosts=("mine",)
     )
@@ -166,7 +204,8 @@ async def test_the_longest_prefix_has_a_path(tested: Server) -> None:
     assert (await tested.ask("GET", "/shared/mine/other")).json == "other"
     assert (await tested.ask("GET", "/other/shared/mine/too")).json == "other"
     assert (await tested.ask("GET", "/shared/x")).json == {"other": "There is nothing at this address."}
-    assert "errors" in (await tested.ask("GET", "/sharedness/x")).json, "that is nobody's"
+    nobodys = await tested.ask("GET", "/sharedness/x", accept="application/json")
+    assert nobodys.json == {"ok": False, "error": "There is nothing at this address."}, "AsyncMQ has what nobody has"
 
 
 NOWHERE = (
@@ -256,6 +295,84 @@ async def test_bodies(tested: Server, body: bytes, headers: dict[str, str], stat
         assert (answer.status, answer.json["body"]) == (201, orjson.loads(body))
     else:
         refused(answer, status)
+
+
+@pytest.mark.parametrize(
+    ("body", "media", "needed", "optional"),
+    [
+        (b'{"a": 1}', "text/plain", 200, 200),
+        (b'{"a": 1}', "application/x-www-form-urlencoded", 200, 200),
+        (b'{"a": 1}', "", 200, 200),
+        (b"", "", 400, 200),
+        (b"", "application/json", 400, 200),
+        (b" ", "application/json", 400, 400),
+        (b"garbage", "text/plain", 400, 400),
+        (b"null", "application/json", 400, 400),
+        (b"[]", "application/json", 400, 400),
+    ],
+)
+async def test_a_lenient_dialect_reads_bodies_whatever_they_say_they_are(
+    tested: Server, body: bytes, media: str, needed: int, optional: int
+) -> None:
+    for path, status in (("needed", needed), ("optional", optional)):
+        answer = await tested.ask("POST", f"/lenient-api/{path}", body=body, content_type=media)
+        assert answer.status == status, path
+        if status == 200:
+            assert answer.json["body"] == (orjson.loads(body) if body else {})
+        else:
+            assert answer.json == {"lenient": "BAD_REQUEST"}
+
+
+async def test_pages_of_any_origin_may_read_a_dialect_that_says_so(tested: Server) -> None:
+    for method, target, status in (
+        ("GET", "/lenient-api/closed", 200),
+        ("GET", "/lenient/lenient-api/closed", 200),
+        ("GET", "/lenient-api/nothing", 404),
+        ("OPTIONS", "/lenient-api/closed", 204),
+    ):
+        answer = await tested.ask(method, target, origin="https://elsewhere.example")
+        assert (answer.status, answer.headers["access-control-allow-origin"]) == (status, "*")
+        assert "access-control-allow-credentials" not in answer.headers
+        with_cookie = await tested.ask(method, target, origin="https://elsewhere.example", cookie="session=x")
+        assert with_cookie.status == status and "access-control-allow-origin" not in with_cookie.headers
+    preflight = await tested.ask("OPTIONS", "/lenient-api/needed", origin="https://elsewhere.example")
+    assert preflight.body == b"" and "PATCH" in preflight.headers["access-control-allow-methods"]
+    assert "Authorization" in preflight.headers["access-control-allow-headers"]
+    refused = await tested.ask("POST", "/lenient-api/needed", body={}, origin="https://elsewhere.example")
+    assert refused.status == 403, "reading is not writing"
+
+
+async def test_a_dialect_serves_its_own_description(tested: Server) -> None:
+    for base in ("", "/lenient"):
+        answer = await tested.ask("GET", f"{base}/described.json")
+        assert answer.status == 200 and answer.headers["content-type"] == "application/json"
+        assert answer.json["servers"] == [{"url": base or "/"}]
+        assert set(answer.json["paths"]) == {route.path for route in LENIENT.routes}
+        assert answer.json["paths"]["/lenient-api/open"]["get"]["security"] == [{}]
+        body = answer.json["paths"]["/lenient-api/optional"]["post"]["requestBody"]
+        assert body["required"] is False
+    assert (await tested.ask("POST", "/described.json")).status == 404
+    without = create_app(ServerSettings(introspection=False))
+    assert (await request(without, "GET", "/described.json")).status == 404
+
+
+async def test_what_is_public_asks_for_no_key(tested: Server, mongo: MongoClient[dict[str, Any]]) -> None:
+    created = await tested.engine.keys.create(NewApiKey(name="k", scopes=[Scope.READ]), caller=SYSTEM)
+    try:
+        assert (await tested.ask("GET", "/lenient-api/closed", key="nonsense")).status == 401
+        for key in (None, created.secret, "nonsense"):
+            answer = await tested.ask("GET", "/lenient-api/open", key=key)
+            assert (answer.status, answer.json["actor"]) == (200, "anonymous")
+    finally:
+        mongo[DATABASE]["keys"].delete_many({})
+
+
+def test_a_base_moves_the_paths_at_the_root() -> None:
+    app = DialectApp(OTHER, **dict.fromkeys(("gate", "context", "limits", "streams")))  # type: ignore[arg-type]
+    dialects = Dialects([app], bases={"other": "/admin/queue"})
+    assert dialects.find("/admin/queue/shared/x") == (app, "/shared/x")
+    assert dialects.find("/other/shared/x") == (app, "/shared/x")
+    assert dialects.find("/shared/x") is None and dialects.find("/admin/queuex/shared") is None
 
 
 async def test_a_body_that_nobody_reads_is_still_not_too_large(tested: Server) -> None:

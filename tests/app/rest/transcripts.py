@@ -5,9 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
 
 import jsonschema_rs
+import orjson
 
 from app.rest.dialect import Dialect, Route
 from tests.app.rest.conftest import Server
@@ -33,6 +35,7 @@ class Transcript:
     arrange: Arrange = nothing
     headers: dict[str, str] = field(default_factory=dict)
     query: str = ""
+    sent: Any = None
 
     @property
     def name(self) -> str:
@@ -63,7 +66,12 @@ def check_shape(dialect: Dialect, route: Route, status: int, body: bytes, json: 
     if schema is None:
         assert body == b""
         return
-    jsonschema_rs.validate({**schema, "components": {"schemas": dialect.schemas}}, json, validate_formats=True)
+    validator(dialect.name, orjson.dumps({**schema, "components": {"schemas": dialect.schemas}})).validate(json)
+
+
+@cache
+def validator(dialect: str, schema: bytes) -> Any:
+    return jsonschema_rs.validator_for(orjson.loads(schema), validate_formats=True)
 
 
 async def play(server: Server, dialect: Dialect, transcript: Transcript, *, prefix: str = "") -> None:
@@ -71,7 +79,7 @@ async def play(server: Server, dialect: Dialect, transcript: Transcript, *, pref
     names = await transcript.arrange(server)
     method, _, path = transcript.request.partition(" ")
     target = path.format(**names) + transcript.query.format(**names)
-    answer = await server.ask(method, prefix + target, **transcript.headers)
+    answer = await server.ask(method, prefix + target, body=transcript.sent, **transcript.headers)
     assert answer.status == transcript.status, answer.body
     if transcript.body is None:
         assert answer.body == b""

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from mongomock_motor import AsyncMongoMockClient
 
+from switchtower.callers import EVERYTHING, Reach
 from switchtower.clock import DatabaseClock
 from switchtower.errors import InvalidInput
 from switchtower.jobs import JobFilter, PayloadMatch
@@ -91,14 +92,17 @@ async def store() -> Store:
     ids=repr,
 )
 async def test_filter_finds_what_it_says(store: Store, filter: JobFilter, expected: list[int]) -> None:
-    for match in (filter_document(filter, org=None), branches(filter, org=None, queues=["p", "q"]).match):
+    for match in (
+        filter_document(filter, reach=EVERYTHING),
+        branches(filter, reach=EVERYTHING, queues=["p", "q"]).match,
+    ):
         found = await store.jobs.find(match, sort=[("_id", 1)]).to_list(None)
         assert [row["_id"] for row in found] == [f"job_{number:02}" for number in expected]
 
 
 async def test_tenant_sees_its_own_jobs_only(store: Store) -> None:
     for filter in (JobFilter(), JobFilter(queues=["q"]), JobFilter(ids=["job_02", "job_04"])):
-        found = await store.jobs.find(branches(filter, org="acme").match).to_list(None)
+        found = await store.jobs.find(branches(filter, reach=Reach("acme")).match).to_list(None)
         assert [row["_id"] for row in found] == ["job_02"]
 
 
@@ -111,7 +115,7 @@ def test_payload_path_that_is_none_is_refused(path: str) -> None:
 @pytest.mark.parametrize("text", ["x" * 257, "a\0b"])
 def test_text_that_cannot_be_looked_for_is_refused(text: str) -> None:
     with pytest.raises(InvalidInput):
-        filter_document(JobFilter(text=text), org=None)
+        filter_document(JobFilter(text=text), reach=EVERYTHING)
 
 
 @pytest.mark.parametrize("order", JobOrder)

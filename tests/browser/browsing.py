@@ -1,0 +1,111 @@
+"""A real browser before a served application: which requests it tried, what its console said."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+from playwright.async_api import Browser, BrowserContext, Page, Request, Route, async_playwright, expect
+
+from app.dashboard.assets import DIST
+
+PROGRAMS = ("chromium", "chromium-browser", "google-chrome")
+LOOPBACK = {"127.0.0.1", "localhost", "::1"}
+# A container's /dev/shm is small and its user often root; nothing but loopback is to be asked for, not even by itself.
+ARGUMENTS = ("--no-sandbox", "--disable-dev-shm-usage", "--disable-background-networking", "--disable-component-update")
+PATIENCE_MS = 30_000
+"""How long a page may take on a busy machine; Playwright expects things within five seconds."""
+expect.set_options(timeout=PATIENCE_MS)
+
+
+def browser_program() -> str:
+    """The system's Chromium. Without it the test is skipped; under CI that is a failure."""
+    for name in PROGRAMS:
+        if program := shutil.which(name):
+            return program
+    if os.environ.get("CI"):
+        pytest.fail("CI must have a browser: .ci/run installs chromium")
+    pytest.skip("no chromium: the tests of the pages in a browser are left out (Debian: apt-get install chromium)")
+
+
+def need_frontend() -> None:
+    """Skips the test where `make frontend` has not run; under CI that is a failure."""
+    if not (DIST / "manifest.json").is_file():
+        if os.environ.get("CI"):
+            pytest.fail("CI must have the frontend: make frontend")
+        pytest.skip("the frontend is not built: make frontend")
+
+
+@dataclass
+class Watched:
+    """What a browser did that a test wants to know of: errors of its console, and requests to anywhere but loopback,
+    each of which was blocked."""
+
+    complaints: list[str] = field(default_factory=list)
+    foreign: list[str] = field(default_factory=list)
+
+    def watch(self, page: Page) -> None:
+        page.on("console", lambda said: said.type in ("error", "warning") and self.complaints.append(said.text))
+        page.on("pageerror", lambda error: self.complaints.append(str(error)))
+        page.on("request", self._see)
+
+    def _see(self, request: Request) -> None:
+        if _is_foreign(request.url):
+            self.foreign.append(request.url)
+
+    async def block(self, route: Route) -> None:
+        if _is_foreign(route.request.url):
+            await route.abort()
+        else:
+            await route.continue_()
+
+    def assert_quiet(self) -> None:
+        assert (self.complaints, self.foreign) == ([], [])
+
+
+def _is_foreign(url: str) -> bool:
+    parts = urlsplit(url)
+    return parts.scheme not in ("data", "blob", "about") and parts.hostname not in LOOPBACK
+
+
+@asynccontextmanager
+async def browsing() -> AsyncIterator[Browser]:
+    """A browser of its own, closed at the end."""
+    program = browser_program()
+    async with async_playwright() as playwright:
+        browser = await playwright.chromium.launch(executable_path=program, args=[*ARGUMENTS])
+        try:
+            yield browser
+        finally:
+            await browser.close()
+
+
+@asynccontextmanager
+async def visiting(browser: Browser, base_url: str, **options: Any) -> AsyncIterator[tuple[Page, Watched]]:
+    """A page of a fresh profile, with every request to another machine blocked and noted."""
+    context: BrowserContext = await browser.new_context(base_url=base_url, **options)
+    context.set_default_timeout(PATIENCE_MS)
+    watched = Watched()
+    await context.route("**/*", watched.block)
+    page = await context.new_page()
+    watched.watch(page)
+    try:
+        yield page, watched
+    finally:
+        await context.close()
+
+
+async def live(page: Page) -> None:
+    """Waits for the connection, and marks the page: a reload would lose the mark."""
+    await expect(page.locator(".link")).to_have_text("live")
+    await page.evaluate("document.documentElement.dataset.mark = 'kept'")
+
+
+async def assert_not_reloaded(page: Page) -> None:
+    assert await page.evaluate("document.documentElement.dataset.mark") == "kept"
