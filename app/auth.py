@@ -138,10 +138,15 @@ class Gate:
 
     async def _read(self, token: str, digest: bytes) -> ApiKey:
         began = time.monotonic()
-        self._keys.pop(digest, None)
-        key = await self._engine.keys.verify(token)
+        try:
+            key = await self._engine.keys.verify(token)
+        except Unauthorized:
+            self._keys.pop(digest, None)
+            raise
         self._guarded = self._guarded or not key.dev
+        # Until here it was still known: whoever was admitted before is charged with it meanwhile.
         self._keys[digest] = (key, began + REMEMBERED_SECONDS)
+        self._keys.move_to_end(digest)
         while len(self._keys) > MAX_REMEMBERED:
             self._keys.popitem(last=False)
         return key

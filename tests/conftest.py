@@ -20,6 +20,7 @@ from typing import Any
 
 import psutil
 import pytest
+from hypothesis import HealthCheck, settings
 from pymongo import MongoClient
 
 from switchtower import embedded
@@ -47,6 +48,12 @@ def scratch() -> Path | None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    # No example fails because the machine is busy, and every run has the same ones; the nightly run draws new ones.
+    nightly = os.environ.get("SWITCHTOWER_TEST_SCALE") == "full"
+    settings.register_profile(
+        "house", deadline=None, derandomize=not nightly, suppress_health_check=[HealthCheck.too_slow], print_blob=True
+    )
+    settings.load_profile("house")
     # A developer's own settings must not reach the tests, least of all the address of their database.
     for name in list(os.environ):
         if name.startswith("SWITCHTOWER_") and not name.startswith("SWITCHTOWER_TEST_"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -175,7 +176,7 @@ class ReplicaSet:
         ahead = [0] * (size - 1) + [last_ahead_seconds]
         self.members = [
             Member(directory / str(port), port, arguments, ahead_seconds=seconds)
-            for port, seconds in zip(_free_ports(size), ahead, strict=True)
+            for port, seconds in zip(free_ports(size), ahead, strict=True)
         ]
         self._settings = {"electionTimeoutMillis": election_timeout_ms, "heartbeatIntervalMillis": heartbeat_ms}
 
@@ -235,9 +236,9 @@ class ReplicaSet:
             assert time.monotonic() < deadline, "the set does not become healthy"
             time.sleep(0.05)
 
-    def step_down(self, seconds: int = 10) -> None:
+    def step_down(self, seconds: int = 60) -> None:
         """Make the primary give way to another member, and stand aside for `seconds`."""
-        self.primary().command("replSetStepDown", seconds, secondaryCatchUpPeriodSecs=5)
+        self.primary().command("replSetStepDown", seconds, secondaryCatchUpPeriodSecs=30)
 
     def __enter__(self) -> Self:
         return self.start()
@@ -256,10 +257,15 @@ def _clock_ahead(seconds: int) -> dict[str, str]:
     return {"LD_PRELOAD": str(library), "FAKETIME": f"+{seconds}s", "DONT_FAKE_MONOTONIC": "1"}
 
 
-def _free_ports(count: int) -> list[int]:
-    # All are held at once, so that no port is given twice.
-    listeners = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [listener.getsockname()[1] for listener in listeners]
-    for listener in listeners:
-        listener.close()
+def free_ports(count: int) -> list[int]:
+    """Ports for others to listen on later, also again after they ended.
+
+    They lie below those that the system gives to connections and to whoever asks for any port: until they are bound, no
+    other process of a parallel run can come by one except by drawing the same number.
+    """
+    ports: list[int] = []
+    while len(ports) < count:
+        port = random.SystemRandom().randrange(15_000, 32_000)
+        with suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            ports += [port] if port not in ports else []
     return ports

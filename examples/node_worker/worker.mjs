@@ -14,6 +14,7 @@ const URL_ = (process.env.SWITCHTOWER_URL ?? 'http://127.0.0.1:8420') + '/graphq
 const QUEUES = (process.env.SWITCHTOWER_QUEUES ?? 'node').split(',');
 const CONCURRENCY = Number(process.env.SWITCHTOWER_CONCURRENCY ?? 4);
 const LEASE_MS = Number(process.env.SWITCHTOWER_LEASE_SECONDS ?? 30) * 1000;
+const POLL_MS = Number(process.env.SWITCHTOWER_POLL_SECONDS ?? 1) * 1000;
 const DRAIN_MS = Number(process.env.SWITCHTOWER_DRAIN_SECONDS ?? 30) * 1000;
 const API_KEY = process.env.SWITCHTOWER_API_KEY;
 
@@ -164,7 +165,7 @@ async function beat() {
   }
 }
 
-/** Hears of new jobs, and of cancels of running ones, from an event stream; without it the worker polls every second. */
+/** Hears of new jobs, and of cancels of running ones, from an event stream; without it the worker polls, by default every second. */
 async function listen() {
   const query = `subscription ($filter: JobEventFilter) { jobEvents(filter: $filter) {
     ... on JobTransition { type jobId to } } }`;
@@ -201,7 +202,7 @@ async function work() {
     const jobs = free > 0 ? await claim(free) : [];
     for (const leased of jobs) runJob(leased).catch((error) => console.error(error));
     if (woken || (jobs.length === free && free > 0)) continue; // there may be more
-    await Promise.race([new Promise((resolve) => (endPause = resolve)), sleep(1_000 * (0.5 + Math.random()))]);
+    await Promise.race([new Promise((resolve) => (endPause = resolve)), sleep(POLL_MS * (0.5 + Math.random()))]);
   }
   const deadline = Date.now() + DRAIN_MS;
   while (running.size && Date.now() < deadline) await sleep(20);

@@ -289,7 +289,8 @@ def _timeline_from(d: Mapping[str, Any]) -> list[TimelineEntry]:
         for row in rows
     ]
     if len(entries) > 1:
-        entries.sort(key=lambda entry: entry.at)
+        # What came first is dated by the clock of whoever enqueued it, which may be ahead of the database's.
+        entries.sort(key=lambda entry: (entry.type != "enqueue", entry.at))
     return entries
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 import subprocess
 import sys
 import time
@@ -19,7 +18,7 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.mongod import ReplicaSet
+from tests.mongod import ReplicaSet, free_ports
 
 ROOT = Path(__file__).parents[2]
 
@@ -67,7 +66,7 @@ def acknowledged(url: str, query: str, variables: dict[str, Any]) -> dict[str, A
     deadline = time.monotonic() + PATIENCE_SECONDS
     while True:
         try:
-            with urllib.request.urlopen(request, timeout=10) as response:
+            with urllib.request.urlopen(request, timeout=PATIENCE_SECONDS) as response:
                 answer: dict[str, Any] = json.load(response)
         except urllib.error.HTTPError as error:
             # While there is no primary a server says so, and asks to be asked again.
@@ -85,7 +84,7 @@ def composed(mongodb_url: str, folder: Path) -> Iterator[tuple[list[str], list[s
     with ExitStack() as stack:
         processes, urls = [], {}
         for name in ("server1", "server2", "worker1", "worker2"):
-            port = free_port()
+            (port,) = free_ports(1)
             urls[name] = f"http://127.0.0.1:{port}"
             addresses = {
                 "SWITCHTOWER_MONGODB_URL": mongodb_url,
@@ -125,8 +124,3 @@ def end(process: subprocess.Popen[bytes]) -> None:
     if process.poll() is None:
         process.kill()
     process.wait()
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return int(listener.getsockname()[1])

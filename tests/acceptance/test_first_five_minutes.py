@@ -9,7 +9,8 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -153,6 +154,14 @@ def json_of(dev: Dev, *arguments: str, code: int = 0) -> Any:
     return orjson.loads(switchtower(dev, *arguments, "--json", code=code))
 
 
+def eventually(look: Callable[[], Any]) -> Any:
+    """What this command says, as soon as it says something."""
+    deadline = time.monotonic() + 60
+    while not (answer := look()):
+        assert time.monotonic() < deadline, "it does not come"
+    return answer
+
+
 def is_gone(process: psutil.Process) -> bool:
     return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
 
@@ -240,9 +249,9 @@ def test_every_verb_against_a_real_server(project: Path) -> None:
         failed = orjson.loads(out.splitlines()[-1])
         assert failed["error"]["message"] == "it is broken"
 
-        (cluster,) = json_of(running, "stats", "--errors")
+        (cluster,) = eventually(lambda: json_of(running, "stats", "--errors"))
         assert (cluster["count"], cluster["names"]) == (1, ["broken"])
-        (letter,) = json_of(running, "dlq", "list", "--error", cluster["fingerprint"])
+        (letter,) = eventually(lambda: json_of(running, "dlq", "list", "--error", cluster["fingerprint"]))
         assert letter["jobId"] == failed["id"]
         assert json_of(running, "dlq", "show", letter["id"])["error"]["stack"]
         assert json_of(running, "dlq", "replay", "--all")["replayed"] == 1
@@ -263,7 +272,7 @@ def test_every_verb_against_a_real_server(project: Path) -> None:
             assert tail.stdout is not None
             assert tail.stdout.readline().endswith(" began\n")
             assert json_of(running, "cancel", waiting)[0]["id"] == waiting
-            assert tail.wait(30) == 1
+            assert tail.wait(60) == 1
         later = switchtower(running, "enqueue", "send_email", "to=a", "subject=b", "--delay", "1h").strip()
         assert json_of(running, "promote", "--state", "scheduled", "--dry-run")["sampleIds"] == [later]
         assert json_of(running, "promote", "--state", "scheduled")["changed"] == 1
@@ -272,9 +281,11 @@ def test_every_verb_against_a_real_server(project: Path) -> None:
         assert json_of(running, "retry", failed["id"])[0]["id"] == failed["id"]
         assert json_of(running, "job", failed["id"])["timeline"]
         assert switchtower(running, "job", failed["id"]).startswith("id ")
+        for id, state in ((later, "COMPLETED"), (failed["id"], "FAILED")):
+            eventually(lambda id=id, state=state: json_of(running, "job", id)["state"] == state)
         assert json_of(running, "drain", "default")["removed"] == 0
 
-        assert json_of(running, "stats")["jobs"] == 5
+        eventually(lambda: json_of(running, "stats")["jobs"] == 5)
         assert {queue["name"] for queue in json_of(running, "queues")} == {"default"}
         snapshot = orjson.loads(switchtower(running, "top", "--count", "1", "--json"))
         assert snapshot["queues"][0]["name"] == "default"

@@ -89,16 +89,18 @@ async def test_jobs_run_and_report(served: Served, http: httpx2.Client) -> None:
 
 
 async def test_a_new_job_is_heard_of_at_once(served: Served, http: httpx2.Client) -> None:
-    with worker(served):
-        await in_state(http, enqueue(http, "sha256", {"text": ""}), "COMPLETED")
-        waits = []
-        loop = asyncio.get_running_loop()
+    # Its polls are rare: what it does not hear of takes the test's time.
+    with worker(served, SWITCHTOWER_POLL_SECONDS="600"):
+        made: list[str] = []
+
+        def heard() -> bool:
+            made.append(enqueue(http, "sha256", {"text": ""}))
+            return read(http, made[0])["state"] == "COMPLETED"
+
+        # The stream opens in its own time: jobs are made until it tells of one.
+        await until(lambda: asyncio.to_thread(heard))
         for _ in range(10):
-            started = loop.time()
             await in_state(http, enqueue(http, "sha256", {"text": "x"}), "COMPLETED")
-            waits.append(loop.time() - started)
-    # The poll alone would take half a second and more.
-    assert sorted(waits)[5] < 0.25, waits
 
 
 async def test_failures(served: Served, http: httpx2.Client) -> None:
@@ -112,22 +114,23 @@ async def test_failures(served: Served, http: httpx2.Client) -> None:
 
 
 async def test_a_cancel_reaches_the_handler(served: Served, http: httpx2.Client) -> None:
-    with worker(served, SWITCHTOWER_LEASE_SECONDS="3"):
+    with worker(served):
         id = enqueue(http, "watch", {"url": f"{served.url}/livez", "everyMs": 20})
         await until(lambda: asyncio.to_thread(lambda: read(http, id)["progress"] is not None))
         execute(http, "mutation($id: ID!) { cancelJob(id: $id) { __typename } }", id=id)
-        job = await in_state(http, id, "CANCELLED", timeout_seconds=30)
+        job = await in_state(http, id, "CANCELLED")
         assert job["attempt"] == 1
 
 
 async def test_a_killed_workers_job_starts_again(served: Served, http: httpx2.Client) -> None:
-    id = enqueue(http, "watch", {"url": f"{served.url}/livez", "everyMs": 20}, maxAttempts=3)
-    with worker(served, SWITCHTOWER_LEASE_SECONDS="1") as first:
+    id = enqueue(http, "watch", {"url": f"{served.url}/livez", "everyMs": 20}, maxAttempts=50)
+    with worker(served, SWITCHTOWER_LEASE_SECONDS="2") as first:
         await until(lambda: asyncio.to_thread(lambda: read(http, id)["progress"] is not None))
         first.kill()
         first.wait()
-    with worker(served, SWITCHTOWER_LEASE_SECONDS="2"):
-        await until(lambda: asyncio.to_thread(lambda: read(http, id)["attempt"] == 2), timeout_seconds=60)
+        attempt = read(http, id)["attempt"]
+    with worker(served):
+        await until(lambda: asyncio.to_thread(lambda: read(http, id)["attempt"] > attempt))
 
 
 async def test_a_stop_releases_what_is_not_done(served: Served, http: httpx2.Client) -> None:
@@ -136,4 +139,4 @@ async def test_a_stop_releases_what_is_not_done(served: Served, http: httpx2.Cli
         await in_state(http, id, "ACTIVE")
         process.send_signal(signal.SIGTERM)
         assert process.wait(60) == 0
-    assert (await in_state(http, id, "WAITING", timeout_seconds=30))["state"] == "WAITING"
+    assert (await in_state(http, id, "WAITING"))["state"] == "WAITING"

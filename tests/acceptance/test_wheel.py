@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import textwrap
@@ -17,6 +16,8 @@ from pathlib import Path
 
 import psutil
 import pytest
+
+from tests.mongod import free_ports
 
 ROOT = Path(__file__).parents[2]
 SHARED = ("app", "schema", "workers")
@@ -90,8 +91,7 @@ def project(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return int(listener.getsockname()[1])
+    return free_ports(1)[0]
 
 
 def test_wheel_puts_one_name_on_the_import_path(installation: Installation, tmp_path: Path) -> None:
@@ -150,7 +150,7 @@ class running_dev:
             )
 
     def __enter__(self) -> None:
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 120
         while True:
             assert self._process.poll() is None, self._log.read_text()
             try:
@@ -186,7 +186,7 @@ def wait_for_job(url: str, id: str) -> dict[str, object]:
     request = urllib.request.Request(f"{url}/graphql", query, {"Content-Type": "application/json"})
     deadline = time.monotonic() + 60
     while True:
-        with urllib.request.urlopen(request, timeout=5) as response:
+        with urllib.request.urlopen(request, timeout=60) as response:
             job: dict[str, object] = json.load(response)["data"]["job"]
         if job["state"] in {"COMPLETED", "FAILED", "CANCELLED"}:
             return job

@@ -202,7 +202,7 @@ def build_door(
 
 @pytest.fixture(scope="module")
 def door() -> Door:
-    return build_door(init_timeout=timedelta(seconds=5))
+    return build_door(init_timeout=timedelta(seconds=60))
 
 
 @pytest.fixture(scope="module")

@@ -57,5 +57,6 @@ def serving(
         yield Served("127.0.0.1", sock.getsockname()[1], server)
     finally:
         server.should_exit = True
-        thread.join(60)
+        # Open connections are given half of this, and what else is under way has the rest.
+        thread.join(120)
         assert not thread.is_alive(), "the server did not stop"

@@ -76,7 +76,8 @@ def ask(http: httpx2.Client, query: str = VIEWER, **variables: Any) -> httpx2.Re
 
 
 async def socket(served: Served, payload: dict[str, Any] | None, **options: Any) -> ClientConnection:
-    connection = await connect(served.websocket, subprotocols=[Subprotocol("graphql-transport-ws")], **options)
+    transport = Subprotocol("graphql-transport-ws")
+    connection = await connect(served.websocket, subprotocols=[transport], open_timeout=60, **options)
     await connection.send(json.dumps({"type": "connection_init", **({"payload": payload} if payload else {})}))
     return connection
 
@@ -90,7 +91,7 @@ async def close_code(connection: ClientConnection, seconds: float = 60) -> int |
 
 
 def test_without_keys_this_machine_is_the_operator(served: Served) -> None:
-    with httpx2.Client(base_url=served.url) as http:
+    with httpx2.Client(base_url=served.url, timeout=60) as http:
         assert execute(http, VIEWER)["viewer"] == {
             "actor": "operator",
             "org": None,
@@ -111,13 +112,13 @@ def test_with_a_key_nobody_comes_in_without_one(keys: Keys, served: Served) -> N
     wrong = secret[:-1] + ("0" if secret[-1] != "0" else "1")
     for header in (None, "Bearer", f"Bearer {wrong}", f"Basic {secret}", secret[:20], "Bearer " + "x" * 5_000):
         headers = {} if header is None else {"Authorization": header}
-        with httpx2.Client(base_url=served.url, headers=headers) as http:
+        with httpx2.Client(base_url=served.url, headers=headers, timeout=60) as http:
             answer = ask(http)
             assert answer.status_code == 401, header
             assert answer.headers["www-authenticate"].startswith("Bearer")
             assert answer.json()["errors"][0]["extensions"]["code"] == "UNAUTHORIZED"
             assert secret not in answer.text
-    with httpx2.Client(base_url=served.url) as http:
+    with httpx2.Client(base_url=served.url, timeout=60) as http:
         assert http.get("/livez").status_code == http.get("/readyz").status_code == 200
         assert http.get("/metrics/prometheus").status_code == 401
     with keys.client(secret) as http:
@@ -128,10 +129,10 @@ def test_with_a_key_nobody_comes_in_without_one(keys: Keys, served: Served) -> N
 def test_the_server_stays_closed_when_every_key_is_revoked(keys: Keys, served: Served) -> None:
     (root,) = execute(keys.http, "{ apiKeys { id } }")["apiKeys"]
     keys.revoke(root["id"])
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while ask(keys.http).status_code != 401:
         assert time.monotonic() < deadline
-    with httpx2.Client(base_url=served.url) as http:
+    with httpx2.Client(base_url=served.url, timeout=60) as http:
         assert ask(http).status_code == 401
 
 
@@ -142,7 +143,7 @@ def test_a_revoked_key_is_refused_within_a_second_on_every_server(
         id, secret = keys.create("READ")
         clients = [
             keys.client(secret),
-            httpx2.Client(base_url=other.url, headers={"Authorization": f"Bearer {secret}"}),
+            httpx2.Client(base_url=other.url, headers={"Authorization": f"Bearer {secret}"}, timeout=60),
         ]
         for http in clients:
             stack.enter_context(http)
@@ -192,7 +193,7 @@ async def test_what_stands_open_ends_with_its_key(keys: Keys, served: Served) ->
         assert await close_code(mine) == 4401
         async for _ in stream.aiter_raw():
             pass
-        assert time.monotonic() - revoked < 20
+        assert time.monotonic() - revoked < 60
     job = execute(keys.http, ENQUEUE, input={"name": "send"})["enqueueJob"]["id"]
     async with asyncio.timeout(60):
         seen = json.loads(await other.recv())
@@ -227,7 +228,7 @@ def test_a_rate_is_kept_over_several_servers(mongodb_url: str, database_name: st
     with ExitStack() as stack:
         servers = [stack.enter_context(product(mongodb_url, database_name)).url for _ in range(2)]
         clients = [
-            stack.enter_context(httpx2.Client(base_url=url, headers={"Authorization": f"Bearer {secret}"}))
+            stack.enter_context(httpx2.Client(base_url=url, headers={"Authorization": f"Bearer {secret}"}, timeout=60))
             for url in (*servers, keys.served.url)
         ]
         for turn in range(120):
@@ -305,7 +306,7 @@ async def test_a_key_holds_so_many_connections_and_subscriptions(mongodb_url: st
 def test_a_read_only_server_refuses_every_mutation(mongodb_url: str, database_name: str) -> None:
     with (
         product(mongodb_url, database_name, read_only=True) as served,
-        httpx2.Client(base_url=served.url) as http,
+        httpx2.Client(base_url=served.url, timeout=60) as http,
     ):
         answer = execute(http, ENQUEUE, input={"name": "send"})["enqueueJob"]
         assert answer["code"] == "FORBIDDEN" and "read-only" in answer["message"]
@@ -351,18 +352,18 @@ async def test_client_and_command_line_come_with_their_key(
     told = await switchtower("enqueue", "task", "--url", served.url, "--json")
     assert (told.code, told.json["queue"]) == (0, "mine")
     keys.revoke(id)
-    await until(lambda: _refused(served, secret), timeout_seconds=30)
+    await until(lambda: _refused(served, secret))
     assert (await switchtower("jobs", "--url", served.url)).code == 3
 
 
 def _refused(served: Served, secret: str) -> bool:
-    with httpx2.Client(base_url=served.url, headers={"Authorization": f"Bearer {secret}"}) as http:
+    with httpx2.Client(base_url=served.url, headers={"Authorization": f"Bearer {secret}"}, timeout=60) as http:
         return ask(http).status_code == 401
 
 
 async def test_a_socket_of_our_own_page_comes_in_with_its_cookie(keys: Keys, served: Served) -> None:
     _, secret = keys.create("READ")
-    with httpx2.Client(base_url=served.url) as http:
+    with httpx2.Client(base_url=served.url, timeout=60) as http:
         answer = http.post("/login", data={"key": secret}, headers={"Origin": served.url})
     assert answer.status_code == 303
     cookie = {"Cookie": answer.headers["set-cookie"].partition(";")[0]}

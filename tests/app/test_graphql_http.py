@@ -351,7 +351,8 @@ def test_heads_beyond_the_limit(http: httpx2.Client, served: Served) -> None:
 
 def _raw(served: Served, data: bytes) -> bytes:
     with socket.create_connection((served.host, served.port), timeout=60) as connection:
-        connection.sendall(data)
+        with suppress(ConnectionError):  # the server may answer and hang up while there is more to send
+            connection.sendall(data)
         return connection.recv(65536)
 
 
@@ -405,7 +406,8 @@ def test_a_crash_outside_graphql_is_masked(http: httpx2.Client) -> None:
         response = http.get("/crash")
     refused(response, 500, "INTERNAL")
     assert SECRET not in response.text
-    assert [line["request_id"] for line in logs] == [response.headers["x-request-id"]]
+    # Servers that other tests of the process share may have something to say meanwhile.
+    assert [line["request_id"] for line in logs if "request_id" in line] == [response.headers["x-request-id"]]
 
 
 def test_every_response_carries_the_headers(http: httpx2.Client) -> None:
@@ -423,7 +425,7 @@ def test_every_response_carries_the_headers(http: httpx2.Client) -> None:
 
 def test_foreign_host_names_are_refused() -> None:
     door = build_door(hosts={"localhost", "127.0.0.1", "[::1]"})
-    with serving(door.app) as served, httpx2.Client(base_url=served.url) as http:
+    with serving(door.app) as served, httpx2.Client(base_url=served.url, timeout=60) as http:
         assert post(http, "{ hello }").status_code == 200
         for host in ("evil.example", "evil.example:8420", "", "127.0.0.1.evil.example", "[::2]:80"):
             refused(http.get("/graphql", headers={"Host": host}), 421, "UNKNOWN_HOST")
@@ -452,7 +454,7 @@ def test_very_long_texts_are_not_kept(http: httpx2.Client, door: Door) -> None:
 
 def test_introspection_and_suggestions_can_be_turned_off() -> None:
     door = build_door(limits=Limits(introspection=False, suggestions=False))
-    with serving(door.app) as served, httpx2.Client(base_url=served.url) as http:
+    with serving(door.app) as served, httpx2.Client(base_url=served.url, timeout=60) as http:
         assert post(http, "{ __schema { types { name } } }").status_code == 400
         assert post(http, "{ __typename hello }").status_code == 200
         assert "Did you mean" not in post(http, "{ hella }").text

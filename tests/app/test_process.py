@@ -65,7 +65,7 @@ def test_ready_line_and_clean_stop(tmp_path: Path, mongodb_url: str, database_na
     with running(tmp_path, "--mongodb-url", mongodb_url, SWITCHTOWER_DATABASE=database_name) as (process, line):
         found = re.match(r"Ready: (http://127\.0\.0\.1:\d+) · GraphQL \S+/graphql · database", line)
         assert found, line
-        with httpx2.Client(base_url=found[1]) as http:
+        with httpx2.Client(base_url=found[1], timeout=60) as http:
             assert http.get("/livez").status_code == 200
             events = {"Accept": "text/event-stream"}
             query = {"query": "subscription { jobEvents { __typename } }"}

@@ -107,7 +107,7 @@ async def test_events_over_a_socket_and_resumption_behind_a_cursor(served: Serve
         return id
 
     transport = Subprotocol("graphql-transport-ws")
-    async with connect(served.websocket, subprotocols=[transport]) as socket:
+    async with connect(served.websocket, subprotocols=[transport], open_timeout=60) as socket:
         await subscribe(socket, EVENTS)
         await until(lambda: served.server.server_state.connections)
         # The subscription is open when an event of a job arrives; until then jobs are enqueued.
@@ -119,7 +119,7 @@ async def test_events_over_a_socket_and_resumption_behind_a_cursor(served: Serve
             except TimeoutError:
                 continue
     id = await asyncio.to_thread(work, "missed")
-    async with connect(served.websocket, subprotocols=[transport]) as socket:
+    async with connect(served.websocket, subprotocols=[transport], open_timeout=60) as socket:
         await subscribe(socket, EVENTS, after=first[0]["cursor"])
         seen: list[dict[str, Any]] = []
         while not any(event.get("jobId") == id and event.get("to") == "COMPLETED" for event in seen):
@@ -161,8 +161,9 @@ def test_large_lists_are_refused_by_cost(http: httpx2.Client) -> None:
 
 def test_probes(http: httpx2.Client) -> None:
     assert http.get("/livez").json() == {"live": True}
-    response = http.get("/readyz")
-    assert response.status_code == 200, response.text
+    deadline = time.monotonic() + 60
+    while (response := http.get("/readyz")).status_code != 200:
+        assert time.monotonic() < deadline, response.text
     body = response.json()
     assert body["ready"] and set(body["checks"]) == {"database", "indexes", "changeStream"}
 
@@ -266,7 +267,7 @@ def test_the_examples_of_the_playground_are_valid() -> None:
 def test_the_playground_can_be_turned_off(mongodb_url: str, database_name: str) -> None:
     with (
         product(mongodb_url, database_name, playground=False, introspection=False) as served,
-        httpx2.Client(base_url=served.url) as http,
+        httpx2.Client(base_url=served.url, timeout=60) as http,
     ):
         assert http.get("/graphql", headers={"Accept": "text/html"}).status_code == 400
         assert http.get("/docs", headers={"Accept": "text/html"}).status_code == 404

@@ -173,11 +173,12 @@ async def test_init_may_carry_null(served: Served) -> None:
         assert await receive(socket) == {"type": "connection_ack"}
 
 
-async def test_no_init_within_five_seconds(served: Served) -> None:
-    started = time.monotonic()
-    async with opened(served, init=False) as socket:
-        assert await close_code(socket) == 4408
-        assert 4.9 < time.monotonic() - started < 30
+async def test_no_init_within_five_seconds() -> None:
+    with serving(build_door(init_timeout=timedelta(seconds=5)).app) as served:
+        started = time.monotonic()
+        async with opened(served, init=False) as socket:
+            assert await close_code(socket) == 4408
+            assert time.monotonic() - started > 4.9
 
 
 async def test_at_most_fifty_operations_on_one_connection(served: Served, door: Door) -> None:
@@ -383,7 +384,7 @@ def _in_own_loop(work: Any) -> None:
 
     thread = threading.Thread(target=target)
     thread.start()
-    thread.join(30)
+    thread.join(120)
     assert not thread.is_alive()
     if failures:
         raise failures[0]

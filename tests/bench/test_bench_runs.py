@@ -36,7 +36,7 @@ FIGURES = {
 def test_a_bench_gives_its_figures(name: str) -> None:
     command = [sys.executable, "-m", "bench", "--only", name, "--scale", "0.005", "--rounds", "1", "--no-peers"]
     outcome = subprocess.run(
-        command, cwd=ROOT, env=os.environ | {"PYTHONPATH": "."}, capture_output=True, text=True, timeout=110
+        command, cwd=ROOT, env=os.environ | {"PYTHONPATH": "."}, capture_output=True, text=True, timeout=240
     )
     assert outcome.returncode == 0, outcome.stdout + outcome.stderr
     lines = [json.loads(line) for line in outcome.stdout.splitlines() if line.startswith("{")]

@@ -11,7 +11,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
-from playwright.async_api import Browser, BrowserContext, Page, Request, Route, async_playwright, expect
+from playwright.async_api import Browser, BrowserContext, Locator, Page, Request, Route, async_playwright, expect
 
 from app.dashboard.assets import DIST
 
@@ -105,6 +105,15 @@ async def live(page: Page) -> None:
     """Waits for the connection, and marks the page: a reload would lose the mark."""
     await expect(page.locator(".link")).to_have_text("live")
     await page.evaluate("document.documentElement.dataset.mark = 'kept'")
+
+
+async def press(button: Locator) -> None:
+    """Presses a button of a form, and waits until the server has done what it asks for: before somebody looks elsewhere
+    whether it has."""
+    async with button.page.expect_response(
+        lambda answer: answer.request.method == "POST" and not answer.url.endswith("/graphql")
+    ):
+        await button.click()
 
 
 async def assert_not_reloaded(page: Page) -> None:

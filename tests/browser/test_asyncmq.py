@@ -17,7 +17,7 @@ from playwright.async_api import Browser, Page, Route, expect
 
 from tests.app.product import execute
 from tests.app.serving import Served
-from tests.browser.browsing import visiting
+from tests.browser.browsing import press, visiting
 from tests.browser.working import enqueue, run
 
 pytestmark = [pytest.mark.slow]
@@ -137,8 +137,8 @@ async def test_its_dead_letters_are_retried(page: Page, http: httpx2.Client) -> 
 async def test_its_queue_is_paused_and_resumed(page: Page, http: httpx2.Client) -> None:
     enqueue(http, "send_email", "emails")
     await page.goto("/asyncmq/queues/emails")
-    for press, then in (("Pause Queue", True), ("Resume Queue", False)):
-        await page.get_by_role("button", name=press).click()
+    for name, then in (("Pause Queue", True), ("Resume Queue", False)):
+        await press(page.get_by_role("button", name=name))
         await page.goto("/asyncmq/queues/emails")
         assert execute(http, 'query { queue(name: "emails") { paused } }')["queue"]["paused"] is then
 
@@ -148,10 +148,10 @@ async def test_its_repeatables_are_paused_and_removed(page: Page, http: httpx2.C
     assert made.status_code == 303, made.text
     row = page.locator("tbody tr").filter(has_text="digest")
     await page.goto("/asyncmq/queues/emails/repeatables")
-    await row.get_by_role("button", name="Pause").click()
+    await press(row.get_by_role("button", name="Pause"))
     await page.goto("/asyncmq/queues/emails/repeatables")
     await expect(row.get_by_role("button", name="Resume")).to_be_visible()
     await row.locator("details.amq-confirm summary").click()
-    await row.get_by_role("button", name="Confirm Remove").click()
+    await press(row.get_by_role("button", name="Confirm Remove"))
     await page.goto("/asyncmq/queues/emails/repeatables")
     await expect(row).to_have_count(0)

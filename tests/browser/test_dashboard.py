@@ -12,7 +12,7 @@ from playwright.async_api import Browser, Page, expect
 
 from tests.app.product import execute, product
 from tests.app.serving import Served
-from tests.browser.browsing import assert_not_reloaded, live, visiting
+from tests.browser.browsing import assert_not_reloaded, live, press, visiting
 from tests.browser.working import claim, enqueue, run
 from tests.waiting import until
 
@@ -216,7 +216,7 @@ async def test_a_dead_letter_is_replayed(page: Page, http: httpx2.Client) -> Non
     run(http, "emails").fail("the mailbox is full")
     await page.goto("/dead-letters")
     await page.get_by_role("checkbox").last.check()
-    await page.get_by_role("button", name="Replay", exact=True).click()
+    await press(page.get_by_role("button", name="Replay", exact=True))
     await page.goto("/queues/emails/jobs?state=waiting")
     await expect(page.locator("[data-job]")).to_have_count(1)
 
@@ -228,6 +228,7 @@ async def test_forms_work_without_javascript(browser: Browser, served: Served, h
         await page.get_by_role("button", name="Pause").click()
         await expect(page.locator("h1 .badge")).to_have_text("paused")
         await page.get_by_role("button", name="Resume").click()
+        await expect(page.locator("h1 .badge")).to_have_text("running")
         run(http, "emails").fail("no such host")
         await page.goto(f"/queues/emails/jobs/{job}")
         await page.get_by_role("button", name="Run again").click()

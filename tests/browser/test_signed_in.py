@@ -42,6 +42,7 @@ async def test_a_page_is_live_by_its_session_until_the_key_is_revoked(
         await page.get_by_role("button", name="Pause").click()
         await expect(page.locator("h1 .badge")).to_have_text("paused")
         await page.get_by_role("button", name="Resume").click()
+        await expect(page.locator("h1 .badge")).to_have_text("running")
         await page.goto(f"/queues/emails/jobs/{job}")
         await expect(page.locator(".link")).to_have_text("live")
         working = run(http, "emails")

@@ -11,6 +11,7 @@ from playwright.async_api import Browser, Page, expect
 from tests.app.product import ENQUEUE, execute
 from tests.app.serving import Served
 from tests.browser.browsing import visiting
+from tests.waiting import until
 
 pytestmark = [pytest.mark.slow]
 
@@ -46,12 +47,13 @@ async def test_the_playground_runs_its_examples(browser: Browser, served: Served
         await _open(page, "Watch")
         await _run(page)
         await expect(page.get_by_role("button", name="Stop query")).to_be_visible()
+
+        async def told() -> bool:
+            execute(http, ENQUEUE, input={"name": "seen"})
+            return '"seen"' in await _answer(page)
+
         # Until the subscription stands nothing is delivered, and nothing says when it does: jobs are added till one is.
-        for number in range(200):
-            execute(http, ENQUEUE, input={"name": f"seen-{number}"})
-            if "seen-" in await _answer(page):
-                break
-            await page.wait_for_timeout(50)
+        await until(told)
         delivered = json.loads(await _answer(page))["data"]["jobEvents"]
         assert delivered["__typename"] == "JobTransition" and delivered["to"] == "WAITING"
         await page.get_by_role("button", name="Stop query").click()

@@ -24,7 +24,11 @@ def note(ctx: JobContext, what: str) -> None:
 @app.task
 async def work(ctx: JobContext, seconds: float = 0) -> dict[str, int]:
     note(ctx, "begin")
-    await asyncio.sleep(seconds)
+    try:
+        await asyncio.sleep(seconds)
+    except asyncio.CancelledError:
+        note(ctx, "stopped")
+        raise
     note(ctx, "effect")
     return {"attempt": ctx.attempt}
 

@@ -14,6 +14,7 @@ from pymongo import MongoClient
 from pymongo.database import Database
 
 from switchtower.engine import Engine
+from switchtower.errors import StoreUnavailable
 from switchtower.events import Event, Gap, Topic
 from switchtower.jobs import NewJob
 from switchtower.store import changes
@@ -88,6 +89,16 @@ def openings(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 
 async def enqueue(engine: Engine, payload: dict[str, Any] | None = None) -> str:
     return (await engine.jobs.enqueue(NewJob(name="work", payload=payload or {}), caller=CALLER)).job.id
+
+
+async def enqueue_through(engine: Engine, key: str) -> str:
+    """Repeated under its key until there is a primary."""
+    while True:
+        try:
+            new = NewJob(name="work", payload={}, idempotency_key=key)
+            return (await engine.jobs.enqueue(new, caller=CALLER)).job.id
+        except StoreUnavailable:
+            continue
 
 
 def cut(view: Database[dict[str, Any]]) -> int:
@@ -211,7 +222,7 @@ async def test_primary_that_goes_silent_is_left(replica_set: ReplicaSet, tmp_pat
             victim.terminate(wait=False)
             deadline = time.monotonic() + 20
             while time.monotonic() < deadline and victim.running:
-                expected.append(await enqueue(engine))
+                expected.append(await enqueue_through(engine, f"{len(expected)}"))
                 await asyncio.sleep(0.1)
             await until(lambda: len(reader.ids) >= len(expected))
             silence = reader.silence

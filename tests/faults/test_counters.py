@@ -44,4 +44,4 @@ async def test_recount_sees_what_its_stream_began_behind(engine: Engine, view: D
         await asyncio.wait({counting}, timeout=1)
     await counting
     async with maintained(engine):
-        await counters_equal_a_count(engine, view, timeout_seconds=30)
+        await counters_equal_a_count(engine, view)

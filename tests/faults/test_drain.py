@@ -73,6 +73,8 @@ async def test_sigterm_finishes_what_runs_and_gives_back_the_rest(
     with start("--concurrency", str(IN_FLIGHT)) as process:
         await until(lambda: {*flying} <= set(ledger.read().of("begin")), timeout_seconds=60)
         process.send_signal(signal.SIGTERM)
+        # It may begin more until the signal has reached it: by the time that it says so it has given back the rest.
+        await until(lambda: [row["state"] for row in view["workers"].find()] in (["draining"], ["stopped"]))
         began = len(ledger.read().of("begin"))
         await until(lambda: exit_code(process) is not None, timeout_seconds=60)
         assert process.returncode == 0

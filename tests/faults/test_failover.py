@@ -209,7 +209,6 @@ async def every_event_was_seen_once(view: Any, observer: Observer) -> None:
     expected = {job["_id"]: job["event_seq"] for job in view["jobs"].find({}, {"event_seq": 1})}
     await until(
         lambda: all(len(observer.events[id]) >= n for id, n in expected.items()),
-        timeout_seconds=10,
     )
     assert {id: len(observer.events[id]) for id in expected} == expected
     for events in observer.events.values():

@@ -118,8 +118,9 @@ def _busy(view: Database[dict[str, Any]], workers: list[WorkerProcess]) -> Worke
 
 
 def handlers_at_work(ledger: Ledger, killed: dict[int, float]) -> list[tuple[str, float, float]]:
-    """(job, from, to) of every run of a handler, ended by itself or by its process's death."""
-    ends = {(note.job, note.token): note.at for note in ledger.notes if note.what == "effect"}
+    """(job, from, to) of every run of a handler, ended by itself, by its worker, or by its process's death."""
+    # A worker that cannot renew its lease in time, on a machine as busy as this, stops what it runs.
+    ends = {(note.job, note.token): note.at for note in ledger.notes if note.what in ("effect", "stopped")}
     return [
         (note.job, note.at, ends.get((note.job, note.token)) or killed[note.pid])
         for note in ledger.notes

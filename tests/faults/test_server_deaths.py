@@ -233,5 +233,5 @@ async def dead_letter(engine: Engine, view: Database[dict[str, Any]]) -> str:
     await engine.claims.start([claimed])
     error = JobError(ErrorKind.EXCEPTION, "ValueError", "no")
     await engine.claims.report_one(Outcome(job.id, claimed.token, OutcomeKind.FAIL, error=error))
-    row = await until(lambda: view["dead_letters"].find_one({"job_id": job.id}), timeout_seconds=30)
+    row = await until(lambda: view["dead_letters"].find_one({"job_id": job.id}), timeout_seconds=120)
     return str(row["_id"])

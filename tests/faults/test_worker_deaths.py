@@ -113,7 +113,11 @@ async def test_death_at_a_point(
     doomed: list[WorkerProcess] = []
     async with maintained(engine):
         while len(doomed) < count:
-            group = [nursery.start(die_at=point, concurrency=1) for _ in range(min(5, count - len(doomed)))]
+            # They die of nothing else: each is buried by name.
+            group = [
+                nursery.start(die_at=point, concurrency=1, lease_seconds=600)
+                for _ in range(min(5, count - len(doomed)))
+            ]
             doomed += group
             await until(lambda group=group: not any(worker.alive for worker in group), timeout_seconds=60)
             for worker in group:
@@ -130,7 +134,7 @@ async def test_death_at_a_point(
             # What must follow it is carried out by maintenance: the parents, whose last child it was, are freed.
             free = {"queue": "parents", "state": "waiting"}
             await until(lambda: view["jobs"].count_documents(free) == count, timeout_seconds=60)
-        nursery.start(queues="default,parents")
+        nursery.start(queues="default,parents", lease_seconds=600)
         await drained(engine, timeout_seconds=120)
         ledger.read()
         verify(view, [*ids, *parents], ledger=ledger)
@@ -154,8 +158,9 @@ async def test_zombies_are_refused(
     engine: Engine, view: Database[dict[str, Any]], nursery: Nursery, scale: str
 ) -> None:
     processes, held = ZOMBIES[scale], HELD[scale]
-    ids = await enqueue(engine, processes * held, name="linger", payload={"seconds": 6})
-    zombies = [nursery.start(concurrency=held, lease_seconds=LEASE_SECONDS) for _ in range(processes)]
+    # Long enough for all to have begun while none has ended, however slowly so many processes start.
+    ids = await enqueue(engine, processes * held, name="linger", payload={"seconds": 20})
+    zombies = [nursery.start(concurrency=held, lease_seconds=6) for _ in range(processes)]
     ledger = Ledger(nursery.ledger)
     await until(lambda: len(ledger.read().of("begin")) == len(ids), timeout_seconds=60)
     first = {note.job: note for note in ledger.notes}

@@ -227,7 +227,7 @@ async def test_killed_process(mongodb_url: str, database_name: str, tmp_path: Pa
         id = (await app.enqueue("flow#1", {"path": str(path)})).job.id
         engine = await app.connect()
         dying = worker(tmp_path, {**environment, "SWITCHTOWER_DIE_AT": point})
-        assert await asyncio.to_thread(dying.wait, 30) == 137
+        assert await asyncio.to_thread(dying.wait, 120) == 137
         # The lease passes, without waiting for it here.
         await engine._store.workers.update_many({}, [{"$set": {"expires_at": "$started_at"}}])
         engine.upkeep._healthy_since = float("-inf")
@@ -246,5 +246,5 @@ async def test_killed_process(mongodb_url: str, database_name: str, tmp_path: Pa
             await until(ended, timeout_seconds=60)
         finally:
             living.terminate()
-            await asyncio.to_thread(living.wait, 30)
+            await asyncio.to_thread(living.wait, 120)
     assert Counter(path.read_text().split()) == {"one": ones, "two": 1}

@@ -81,7 +81,7 @@ def test_types_of_the_frontend_are_right() -> None:
         cwd=FRONTEND,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=240,
         env=os.environ | {"PATH": f"{Path(node_program()).parent}:{os.environ['PATH']}"},
     )
     assert checked.returncode == 0, checked.stdout

@@ -15,7 +15,7 @@ from pymongo import monitoring
 from schema.build import build_schema
 from schema.context import Context
 from switchtower.callers import Caller
-from switchtower.engine import Engine
+from switchtower.engine import Engine, bulk
 from switchtower.maintenance import Maintenance
 from switchtower.workers import WorkerInfo
 from tests.waiting import until
@@ -24,14 +24,18 @@ READ_ONLY = ("find", "aggregate", "count", "getMore")
 
 
 class Commands(monitoring.CommandListener):
-    """The names of the database commands that were sent while it listened."""
+    """The names of the commands that were sent to the test's database while it listened.
+
+    Others are none of its business: servers that other tests of the process share read their change streams meanwhile.
+    """
 
     def __init__(self) -> None:
         self.names: list[str] = []
         self.listening = False
+        self.database = ""
 
     def started(self, event: monitoring.CommandStartedEvent) -> None:
-        if self.listening and event.command_name in READ_ONLY:
+        if self.listening and event.command_name in READ_ONLY and event.database_name == self.database:
             collection = event.command.get(event.command_name)
             self.names.append(f"{event.command_name} {collection}")
 
@@ -56,8 +60,15 @@ monitoring.register(COMMANDS)
 
 
 @pytest.fixture
-def commands() -> Commands:
+def commands(database_name: str) -> Commands:
+    COMMANDS.database = database_name
     return COMMANDS
+
+
+@pytest.fixture(autouse=True)
+def patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An operation on many jobs is answered when it is done, also where that takes more than two seconds."""
+    monkeypatch.setattr(bulk, "FIRST_ANSWER_SECONDS", 60.0)
 
 
 @pytest.fixture(scope="session")

@@ -157,7 +157,7 @@ EXTEND = """mutation($input: ExtendLeasesInput!) { extendLeases(input: $input) {
 
 async def test_extending_tells_what_to_stop(graph: Graph) -> None:
     await graph.enqueue()
-    id, token, _ = await claim_one(graph, workerId="w", leaseMs=10_000)
+    id, token, _ = await claim_one(graph, workerId="w", leaseMs=60_000)
     before = await graph(EXTEND, input={"workerId": "w"})
     assert before["cancelRequested"] == []
     cancelled = await graph(

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from switchtower.engine import Engine
+from tests.conformance.situations import quiet
 from tests.schema.conftest import Commands, Graph
 from tests.schema.test_streams import Reader, ready
 
@@ -191,6 +192,7 @@ async def test_pages_and_the_crons_of_jobs_are_one_look_up(graph: Graph, engine:
     assert (await graph.as_tenant("t")(page))["nodes"] == []
     for id in ids:
         await fire(engine, id)
+    await quiet(engine)
     with commands.counted() as names:
         await graph("{ crons { nodes { name nextRuns fires { outcome job { state } } } } }")
     assert names == ["find crons", "find jobs"]

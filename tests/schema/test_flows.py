@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from switchtower.engine import Engine
+from tests.conformance.situations import quiet
 from tests.schema.conftest import Commands, Graph, worker
 from tests.schema.test_streams import Reader, ready
 from tests.waiting import until
@@ -133,9 +134,10 @@ async def test_pages_of_flows(graph: Graph) -> None:
     assert (await graph.refused(page, first=0)).original_error.field == "first"
 
 
-async def test_flows_of_a_page_of_jobs_are_one_look_up(graph: Graph, commands: Commands) -> None:
+async def test_flows_of_a_page_of_jobs_are_one_look_up(graph: Graph, engine: Engine, commands: Commands) -> None:
     for _ in range(5):
         await enqueue(graph)
+    await quiet(engine)
     with commands.counted() as names:
         jobs = await graph("{ jobs(first: 50) { nodes { id flow { id total } } } }")
     assert len(jobs["nodes"]) == 15 and {node["flow"]["total"] for node in jobs["nodes"]} == {3}

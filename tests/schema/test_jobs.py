@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import time
 from datetime import UTC, datetime, timedelta
 
+import pytest
+
+from switchtower.clock import DatabaseClock
 from switchtower.engine import Engine
 from tests.schema.conftest import Graph, worker
 
@@ -228,6 +232,19 @@ async def test_cancel_retry_promote_remove(graph: Graph) -> None:
     assert (await graph(CHANGE % "removeJob", id=id))["__typename"] == "Job"
     for verb in ("cancelJob", "retryJob", "promoteJob", "removeJob"):
         assert (await graph(CHANGE % verb, id=id))["__typename"] == "NotFound"
+
+
+async def test_a_history_begins_with_its_enqueue_also_where_that_is_dated_ahead(
+    graph: Graph, engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ahead, now = DatabaseClock(), time.monotonic()
+    ahead.observe(datetime.now(UTC) + timedelta(seconds=5), sent=now, received=now)
+    monkeypatch.setattr(engine._store.database, "clock", ahead)
+    id = await graph.enqueue()
+    for verb in ("cancelJob", "retryJob"):
+        await graph(CHANGE % verb, id=id)
+    timeline = (await graph("query($id: ID!) { job(id: $id) { timeline { type } } }", id=id))["timeline"]
+    assert [entry["type"] for entry in timeline] == ["enqueue", "cancel", "retry"]
 
 
 async def test_retry_is_a_conflict_while_another_holds_the_unique_key(graph: Graph) -> None:

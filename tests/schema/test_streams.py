@@ -55,8 +55,8 @@ async def claim(graph: Graph) -> str:
 
 
 async def ready(graph: Graph, subscribers: int) -> None:
-    """Waits until so many subscriptions hang on the hub."""
-    await until(lambda: graph.context.engine.hub().subscribers >= subscribers)
+    """Waits until so many subscriptions are told what happens from now on: they are counted as open before that."""
+    await until(lambda: len(graph.context.engine.hub()._live) >= subscribers)
 
 
 async def test_job_events_tell_a_jobs_whole_life(graph: Graph) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import aclosing
 from typing import Any
 
@@ -37,7 +37,7 @@ async def server() -> AsyncIterator[ScriptedServer]:
 
 @pytest.fixture
 async def client(server: ScriptedServer) -> AsyncIterator[Client]:
-    async with Client(server.url, reconnect_seconds=5) as opened:
+    async with Client(server.url, reconnect_seconds=60) as opened:
         yield opened
 
 
@@ -284,7 +284,7 @@ class TestErrors:
 
 class TestWatching:
     async def test_wait_returns_the_final_job(self, server: ScriptedServer, client: Client) -> None:
-        waiting = asyncio.create_task(client.wait("job_1", 5))
+        waiting = asyncio.create_task(client.wait("job_1", 60))
         socket, message = await server.subscribed.get()
         assert message["payload"]["variables"] == {"id": "job_1"}
         for state in ("WAITING", "ACTIVE", "COMPLETED"):
@@ -405,7 +405,7 @@ async def _push_all(socket: Any, message: Message, count: int) -> None:
 
 
 @pytest.fixture
-def unused_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
+def unused_port() -> Iterator[int]:
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        yield int(silent.getsockname()[1])

@@ -177,7 +177,7 @@ def test_what_cannot_be_run_is_said_in_one_line(
     if source is not None:
         (project / f"{target.partition(':')[0]}.py").write_text(source)
     with runner(project, environment, target, stderr=subprocess.PIPE) as process:
-        _, said = process.communicate(timeout=30)
+        _, said = process.communicate(timeout=120)
         assert (
             process.returncode == 2 and says in said and 'most recent call last):\n  File "<frozen runpy>' not in said
         )
@@ -186,7 +186,7 @@ def test_what_cannot_be_run_is_said_in_one_line(
 def test_an_unreachable_database_has_its_own_exit_code(project: Path, environment: dict[str, str]) -> None:
     environment["SWITCHTOWER_MONGODB_URL"] = "mongodb://127.0.0.1:1/?serverSelectionTimeoutMS=200"
     with runner(project, environment, "tasks:app", stderr=subprocess.PIPE) as process:
-        _, said = process.communicate(timeout=30)
+        _, said = process.communicate(timeout=120)
         assert process.returncode == 3 and "MongoDB does not answer" in said
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import socket
 import ssl
 import time
 from collections.abc import Sequence
@@ -113,28 +114,25 @@ FAULTS: dict[str, tuple[Answer, str]] = {
 @pytest.mark.parametrize("fault", FAULTS)
 async def test_every_fault_of_an_endpoint_is_a_failed_attempt(fault: str) -> None:
     answer, type = FAULTS[fault]
-    began = time.monotonic()
-    sent, _ = await deliver(answer, seconds=1)
+    sent, _ = await deliver(answer, seconds=1 if type == "timeout" else 60)
     assert sent.error is not None and sent.error.type == type, sent.error
     assert (sent.error.kind is ErrorKind.TIMEOUT) == (type == "timeout")
     assert sent.answered is False
     assert OLD not in sent.error.message and sent.error.fingerprint
-    assert time.monotonic() - began < 20
+    assert type != "timeout" or sent.delivery.latency_ms < 30_000
 
 
 async def test_a_deadline_is_for_the_whole_delivery() -> None:
-    sent, _ = await deliver(drips(b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n"), seconds=0.5)
-    assert sent.error is not None and "0.5 s" in sent.error.message and "200" in sent.error.message
-    assert sent.delivery.status_code == 200 and sent.delivery.latency_ms >= 500
+    sent, _ = await deliver(drips(b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n"), seconds=2.5)
+    assert sent.error is not None and "2.5 s" in sent.error.message and "200" in sent.error.message
+    assert sent.delivery.status_code == 200 and sent.delivery.latency_ms >= 2_500
     assert sent.delivery.answer and set(sent.delivery.answer) == {"x"}
 
 
 async def test_of_a_huge_answer_the_beginning_is_read() -> None:
-    began = time.monotonic()
     sent, _ = await deliver(floods)
     assert sent.error is None and sent.delivery.truncated
     assert sent.delivery.answer == "x" * ANSWER_LIMIT
-    assert time.monotonic() - began < 20
 
 
 @pytest.mark.parametrize(("size", "truncated"), [(ANSWER_LIMIT, False), (ANSWER_LIMIT + 1, True)])
@@ -151,9 +149,10 @@ async def test_an_answer_that_is_no_text_is_kept_as_what_can_be_shown() -> None:
 
 
 async def test_nobody_listens() -> None:
-    async with endpoint(says(200)) as here:
-        url = here.url
-    sent = await local().send(job(), Address(url, (OLD,)), seconds=5)
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}/hook"
+        sent = await local().send(job(), Address(url, (OLD,)), seconds=60)
     assert sent.error is not None and sent.error.type == "connection" and sent.answered is False
 
 
@@ -175,11 +174,13 @@ async def test_a_resolver_that_hangs_holds_up_nobody_else() -> None:
 
     async with endpoint(says(200)) as here:
         sender = local(resolver=Hangs({"here.example": ["127.0.0.1"]}))
-        stuck = asyncio.create_task(sender.send(job(), Address("https://hangs.example/", (OLD,)), seconds=2))
+        hanging = Address("https://hangs.example/", (OLD,))
+        stuck = asyncio.create_task(sender.send(job(), hanging, seconds=600))
         url = f"http://here.example:{here.port}/"
         assert (await sender.send(job(), Address(url, (OLD,)), seconds=20)).error is None
         assert not stuck.done()
-        sent = await stuck
+        stuck.cancel()
+        sent = await sender.send(job(), hanging, seconds=0.2)
     assert sent.error is not None and sent.error.type == "timeout"
 
 
@@ -341,7 +342,7 @@ async def test_a_delivery_that_is_cut_off_leaves_no_connection_open() -> None:
         sending.cancel()
         with pytest.raises(asyncio.CancelledError):
             await sending
-        await asyncio.wait_for(gone.wait(), 20)
+        await asyncio.wait_for(gone.wait(), 60)
         server.close()
 
 

@@ -166,6 +166,7 @@ class Runners:
     def __init__(self, engine: Engine, *, concurrency: int, poll_seconds: float = 30) -> None:
         self.idle = concurrency
         self.done = 0
+        self.listened: list[tuple[int, int]] = []
         self.pace = Pace(concurrency)
         self.pace.mean_seconds = 0.0001
         self.consume = True
@@ -181,8 +182,10 @@ class Runners:
             is_quiet=lambda: not self.claimer.ready,
             arrived=self.arrived,
         )
+        self._engine = engine
 
     def arrived(self) -> None:
+        self.listened.append((self.done, self._engine.open_streams))
         while self.consume and self.claimer.ready:
             self.claimer.ready.popleft()
             self.done += 1
@@ -198,9 +201,9 @@ async def test_claims_grow_under_a_backlog_and_the_stream_is_closed_meanwhile() 
     engine.waiting = 5_000
     engine.limits.clear()
     engine.wake.set()
-    await until(lambda: runners.done >= 3_000)
-    assert engine.limits[:4] == [1, 8, 64, MAX_CLAIM] and engine.open_streams == 0
     await until(lambda: runners.done == 5_000)
+    assert engine.limits[:4] == [1, 8, 64, MAX_CLAIM]
+    assert {streams for done, streams in runners.listened if done >= 3_000} == {0}
     await until(lambda: engine.open_streams == 1)
     engine.waiting = 1
     engine.wake.set()
@@ -266,13 +269,17 @@ class Renewals:
 
 
 def keeper(
-    renewals: Renewals, *, lease_seconds: float = 2, blocked_seconds: float = 30
+    renewals: Renewals,
+    *,
+    lease_seconds: float = 2,
+    blocked_seconds: float = 300,
+    registered_at: float | None = None,
 ) -> tuple[LeaseKeeper, list[Any]]:
     seen: list[Any] = []
     built = LeaseKeeper(
         renewals,
         lease_seconds=lease_seconds,
-        registered_at=time.monotonic(),
+        registered_at=time.monotonic() if registered_at is None else registered_at,
         on_lost=lambda: seen.append("lost"),
         on_blocked=seen.append,
         blocked_seconds=blocked_seconds,
@@ -283,7 +290,7 @@ def keeper(
 
 async def test_a_lease_is_renewed_through_failures() -> None:
     renewals = Renewals(StoreUnavailable(), WorkerState.LIVE)
-    built, seen = keeper(renewals)
+    built, seen = keeper(renewals, lease_seconds=4)
     await until(lambda: renewals.calls >= 5)
     assert not built.gone and seen == []
     await built.stop()
@@ -299,23 +306,23 @@ async def test_a_lost_lease_is_told_once() -> None:
 
 
 async def test_without_renewals_the_lease_is_gone_before_it_ends(monkeypatch: pytest.MonkeyPatch) -> None:
-    built, _ = keeper(Renewals(StoreUnavailable()), lease_seconds=30)
-    await built.stop()
     now = time.monotonic()
+    built, _ = keeper(Renewals(StoreUnavailable()), lease_seconds=30, registered_at=now)
+    await built.stop()
     for later, gone in ((0, False), (24, False), (25.5, True), (30, True)):
         monkeypatch.setattr("switchtower.leases.time.monotonic", lambda at=now + later: at)
         assert built.gone is gone
 
 
-@pytest.mark.parametrize("blocked", [1.5, 0.0])
-async def test_a_blocked_loop_is_noticed_and_the_lease_kept(blocked: float) -> None:
+@pytest.mark.parametrize("blocked", [True, False])
+async def test_a_blocked_loop_is_noticed_and_the_lease_kept(blocked: bool) -> None:
     renewals = Renewals(WorkerState.LIVE)
-    built, seen = keeper(renewals, lease_seconds=3, blocked_seconds=0.5 if blocked else 30)
+    built, seen = keeper(renewals, lease_seconds=4.5, blocked_seconds=0.5 if blocked else 300)
     await until(lambda: renewals.calls >= 1)
     before = renewals.calls
     if blocked:
-        end = time.monotonic() + blocked
-        while time.monotonic() < end:
+        end = time.monotonic() + 60
+        while not (seen and renewals.calls > before) and time.monotonic() < end:
             pass
         assert seen and max(seen) >= 0.5 and renewals.calls > before and not built.gone
     else:

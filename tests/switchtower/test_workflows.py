@@ -12,6 +12,7 @@ import pytest
 
 from switchtower import App, Backoff, BackoffKind, ChildFailed, Fail, StepFailed, WaitTimeout, WorkflowContext, testing
 from switchtower.callers import SYSTEM
+from switchtower.clock import from_ms
 from switchtower.engine import Engine
 from switchtower.errors import ConfigurationError, InvalidInput
 from switchtower.workflows import NewRun, RunState, StepKind, WorkflowRun
@@ -42,6 +43,14 @@ async def has_step(app: App, id: str, name: str) -> bool:
     return run is not None and any(step.name == name for step in run.steps)
 
 
+async def lapse(app: App, id: str, name: str) -> None:
+    """Ends the sleep of a run that waits in this step: its time has come."""
+    engine = await app.connect()
+    past = {"steps.$[step].until": from_ms(0)}
+    await engine._store.jobs.update_one({"_id": id}, {"$set": past}, array_filters=[{"step.name": name}])
+    await engine.jobs.promote(id, caller=SYSTEM)
+
+
 async def run(app: App, workflow: Any, **input: Any) -> WorkflowRun:
     """Starts a run and waits for its end."""
     async with testing.worker(app):
@@ -64,10 +73,14 @@ async def test_steps_run_once_and_answer_from_their_checkpoints(app: App) -> Non
         calls.append("called")
         thread = await ctx.step("note", note, "note")
         made = await ctx.step("later", later, when=day)
-        await ctx.sleep(timedelta(seconds=1.2))
+        await ctx.sleep(timedelta(hours=1))
         return {"thread": thread != "MainThread", "made": made, "again": await ctx.step("note", note, "two")}
 
-    done = await run(app, flow, day=datetime(2026, 1, 2, tzinfo=UTC))
+    async with testing.worker(app):
+        id = (await flow.start(day=datetime(2026, 1, 2, tzinfo=UTC))).job.id
+        await reaches(app, id, RunState.SLEEPING)
+        await lapse(app, id, "sleep")
+        done = await reaches(app, id)
     assert calls == ["called", "note", "later", "called", "two"]
     assert done.output is not None and done.output["made"] == {"when": "2026-01-02T00:00:00Z", "pair": [1, 2]}
     assert done.output["thread"]
@@ -113,12 +126,12 @@ async def test_long_backoff_gives_the_job_back(app: App) -> None:
 
     @app.workflow
     async def flow(ctx: WorkflowContext) -> str:
-        wait = Backoff(BackoffKind.FIXED, base_ms=1_500, jitter=0)
+        wait = Backoff(BackoffKind.FIXED, base_ms=3_000, jitter=0)
         return await ctx.step("s", second_time, backoff=wait)
 
     done = await run(app, flow)
     assert (done.output, len(tries)) == ("ok", 2)
-    assert tries[1] - tries[0] > 1.4
+    assert tries[1] - tries[0] > 2.9
     assert "snooze" in [entry.type for entry in done.job.timeline]
 
 

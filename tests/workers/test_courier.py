@@ -56,14 +56,15 @@ async def test_a_supervisor_delivers_and_lets_a_delivery_end_at_a_stop(
         await says(200)(request, writer)
 
     async with endpoint(answer) as here:
-        with supervised(project, {**environment, **LOOPBACK}, tmp_path / "log", "tasks:app") as running:
+        patient = {**environment, **LOOPBACK, "SWITCHTOWER_DRAIN_SECONDS": "60"}
+        with supervised(project, patient, tmp_path / "log", "tasks:app") as running:
             await asyncio.to_thread(running.ready)
             id = await deliver(engine, here.url)
             await until(lambda: here.requests)
             running.process.send_signal(signal.SIGTERM)
             await until(lambda: "ended: drained" in running.said)
             gate.set()
-            assert await asyncio.to_thread(running.process.wait, 30) == 0
+            assert await asyncio.to_thread(running.process.wait, 60) == 0
         job = await in_state(engine, id, JobState.COMPLETED)
         assert job is not None and job.attempt == 1 and len(here.requests) == 1
 
@@ -84,7 +85,7 @@ async def test_what_a_killed_supervisor_was_sending_is_delivered_by_the_next(
             first.process.kill()
             await asyncio.to_thread(first.process.wait)
         await engine.webhooks.set(SetWebhook(Target(), here.url), caller=SYSTEM)
-        with supervised(project, quick, tmp_path / "second", "tasks:app") as second:
+        with supervised(project, {**environment, **LOOPBACK}, tmp_path / "second", "tasks:app") as second:
             await asyncio.to_thread(second.ready)
             job = await until(lambda: in_state(engine, id, JobState.COMPLETED))
     assert job is not None

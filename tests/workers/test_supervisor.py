@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator
@@ -21,6 +20,7 @@ import pytest
 from switchtower import App, Job
 from switchtower.callers import SYSTEM
 from switchtower.states import JobState
+from tests.mongod import free_ports
 from tests.waiting import until
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -137,12 +137,6 @@ def let_go(path: Path) -> None:
     Path(f"{path}.go").touch()
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 def health(port: int, path: str = "/readyz") -> tuple[int, dict[str, Any]]:
     try:
         with urlopen(f"http://127.0.0.1:{port}{path}", timeout=30) as answer:
@@ -176,7 +170,7 @@ async def test_a_users_own_packages_named_as_ours_are_the_ones_its_workers_impor
 async def test_a_killed_process_is_noticed_at_once_and_replaced(
     project: Path, environment: dict[str, str], app: App, tmp_path: Path
 ) -> None:
-    port = free_port()
+    (port,) = free_ports(1)
     arguments = ("tasks:app", "--processes", "2", "--health-port", str(port))
     with supervised(project, environment, tmp_path / "log", *arguments) as workers:
         workers.ready()
@@ -212,7 +206,7 @@ async def test_a_crash_loop_is_visible_and_slows_down(
         "import os\nfrom switchtower import App\napp = App()\n"
         "@app.task\ndef t(): ...\n@app.on_startup\ndef die(): os._exit(9)\n"
     )
-    port = free_port()
+    (port,) = free_ports(1)
     with supervised(project, environment, tmp_path / "log", "dies:app", "--health-port", str(port)) as workers:
         await until(lambda: "failure 3 in a row; another starts in 2.0 s" in workers.said, timeout_seconds=60)
         code, status = health(port)
@@ -300,7 +294,7 @@ async def test_reload_restarts_the_workers_when_the_code_changes(
         (project / "tasks.py").write_text("def broken(:")
         await until(lambda: "waits for the code to change" in workers.said, timeout_seconds=60)
         (project / "tasks.py").write_text(TASKS.replace("return 1", "return 2"))
-        assert (await finished(app, (await app.enqueue("version")).job.id, seconds=30)).result == 2
+        assert (await finished(app, (await app.enqueue("version")).job.id)).result == 2
         assert "SyntaxError" in workers.said
 
 

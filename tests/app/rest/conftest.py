@@ -14,7 +14,7 @@ from starlette.types import ASGIApp
 
 from app.main import create_app
 from app.settings import ServerSettings
-from switchtower.engine import Engine
+from switchtower.engine import Engine, bulk
 from switchtower.engine.upkeep import Upkeep
 from tests.app.direct import Answer, request
 from tests.app.product import ENQUEUE
@@ -81,6 +81,12 @@ async def running(url: str, database: str, **settings: Any) -> AsyncIterator[Ser
     app = create_app(ServerSettings(mongodb_url=url, database=database, **settings), engine=engine)
     async with app.router.lifespan_context(app):
         yield Server(app, engine)
+
+
+@pytest.fixture(autouse=True)
+def patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An operation on many jobs is answered when it is done, also where that takes more than two seconds."""
+    monkeypatch.setattr(bulk, "FIRST_ANSWER_SECONDS", 60.0)
 
 
 @pytest.fixture

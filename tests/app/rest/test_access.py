@@ -7,10 +7,12 @@ from typing import Any
 
 import pytest
 
+from app import auth
+from app.limits import Refused
 from app.main import OWN
 from app.rest import DIALECTS
 from app.rest.dialect import Route
-from switchtower.access import NewApiKey, RateLimit, Scope
+from switchtower.access import ApiKey, NewApiKey, RateLimit, Scope
 from switchtower.callers import SYSTEM, Caller
 from switchtower.crons import NewCron, Schedule
 from switchtower.ids import new_id
@@ -138,6 +140,31 @@ async def test_a_rate_is_refused_in_the_dialects_shape(maintained: Server) -> No
     assert "requests" in error_of(answers[-1]) and 1 <= int(answers[-1].headers["retry-after"]) <= 60
 
 
+async def test_while_its_key_is_looked_up_again_who_was_admitted_is_charged(
+    maintained: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(auth, "REMEMBERED_SECONDS", 0.0)
+    keys, gate = maintained.engine.keys, auth.Gate()
+    gate.engine = maintained.engine
+    secret = await key(maintained, Scope.READ, rate=RateLimit(1, 60_000))
+    caller = await gate.admit(secret)
+    await gate.charge(caller, writes=False)
+    verify, asked, go_on = keys.verify, asyncio.Event(), asyncio.Event()
+
+    async def slow(text: str) -> ApiKey:
+        asked.set()
+        await go_on.wait()
+        return await verify(text)
+
+    monkeypatch.setattr(keys, "verify", slow)
+    again = asyncio.create_task(gate.admit(secret))
+    await asked.wait()
+    with pytest.raises(Refused, match="More than 1 requests"):
+        await gate.charge(caller, writes=False)
+    go_on.set()
+    assert await again == caller
+
+
 async def test_a_refused_action_is_in_the_audit_trail_under_the_dialects_name(maintained: Server) -> None:
     secret = await key(maintained, Scope.READ)
     assert (await maintained.ask("POST", "/v1/dlq/purge", key=secret)).status == 403
@@ -197,4 +224,8 @@ async def test_while_the_database_is_away_it_says_so_in_its_shape(server: Server
     for answer in answers:
         assert answer.status == 503 and int(answer.headers["retry-after"]) >= 1
         assert "database cannot be reached" in error_of(answer)
-    assert (await until(lambda: server.ask("GET", f"/v1/jobs/{id}"))).status == 200
+
+    async def back() -> bool:
+        return (await server.ask("GET", f"/v1/jobs/{id}")).status == 200
+
+    await until(back)

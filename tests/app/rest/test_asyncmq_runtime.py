@@ -66,7 +66,8 @@ async def test_gauges(maintained: Server) -> None:
 
     async def known() -> bool:
         body = (await maintained.ask("GET", PATH)).body
-        return b'{queue="a",state="waiting"} 2' in body and b"asyncmq_queue_total 2" in body
+        last = b'line",state="waiting"} 1' in body
+        return last and b'{queue="a",state="waiting"} 2' in body and b"asyncmq_queue_total 2" in body
 
     await until(known)
     answer = await maintained.ask("GET", PATH)

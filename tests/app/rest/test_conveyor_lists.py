@@ -18,7 +18,7 @@ from switchtower.states import JobState
 from switchtower.workers import OutcomeKind
 from tests.app.rest.conftest import Server
 from tests.app.rest.test_conveyor_rules import QUEUE, add, bad, get
-from tests.conformance.situations import CALLER, ERROR, enqueue, job_in
+from tests.conformance.situations import CALLER, ERROR, HOUR_MS, enqueue, job_in
 from tests.waiting import until
 
 
@@ -75,7 +75,7 @@ async def test_counts_activity_and_metrics(maintained: Server) -> None:
     engine = maintained.engine
     for state in sorted(JobState, key=lambda state: state is JobState.WAITING):
         await job_in(engine, state, queue="q")
-    await enqueue(engine, queue="q", delay_ms=60_000, repeat=Repeat(every_ms=60_000))
+    await enqueue(engine, queue="q", delay_ms=HOUR_MS, repeat=Repeat(every_ms=60_000))
     expected = {"waiting": 1, "waiting-children": 1, "delayed": 3, "active": 1, "completed": 1, "failed": 2}
 
     async def found() -> Any:

@@ -246,8 +246,9 @@ async def test_every_error_has_its_status(tested: Server, kind: str) -> None:
     assert "hunter2" not in answer.body.decode()
     assert answer.headers["x-request-id"]
     if answer.status >= 500:
-        (line,) = [line for line in logs if line["log_level"] == "error"]
-        assert line["request_id"] == answer.headers["x-request-id"] and line["dialect"] == "test"
+        mine = [line for line in logs if line.get("request_id") == answer.headers["x-request-id"]]
+        (line,) = [line for line in mine if line["log_level"] == "error"]
+        assert line["dialect"] == "test"
         assert shown["code"] in ("INTERNAL", "UNAVAILABLE")
     assert ("retry-after" in answer.headers) == (answer.status in (429, 503))
     if kind == "rate":
@@ -256,8 +257,10 @@ async def test_every_error_has_its_status(tested: Server, kind: str) -> None:
 
 async def test_an_answer_that_cannot_be_written_is_a_fault(tested: Server) -> None:
     with capture_logs() as logs:
-        assert refused(await tested.ask("GET", "/t/unserialisable"), 500)["code"] == "INTERNAL"
-    assert [line["log_level"] for line in logs] == ["error"]
+        answer = await tested.ask("GET", "/t/unserialisable")
+    assert refused(answer, 500)["code"] == "INTERNAL"
+    mine = [line for line in logs if line.get("request_id") == answer.headers["x-request-id"]]
+    assert [line["log_level"] for line in mine] == ["error"]
 
 
 BODIES: tuple[tuple[bytes, dict[str, str], int], ...] = (

@@ -74,7 +74,7 @@ async def test_every_status_is_reached(server: Server) -> None:
         engine.claims.start = slow_start  # type: ignore[method-assign,assignment]
         task = asyncio.create_task(courier.run(stop))
         try:
-            await asyncio.wait_for(claimed.wait(), 30)
+            await asyncio.wait_for(claimed.wait(), 60)
             seen.append(await client.status(id))
             error(await client.ask("DELETE", f"/api/jobs/{id}"), 400, "BAD_REQUEST")
             go_on.set()

@@ -19,8 +19,8 @@ async def test_ten_thousand_queues(maintained: Server) -> None:
         await maintained.engine.jobs.enqueue_many(news, caller=CALLER)
 
     async def counted() -> bool:
-        rows = await maintained.graphql("{ queues { name } }")
-        return len(rows["queues"]) == QUEUES
+        rows = (await maintained.graphql("{ queues { name counts { waiting } } }"))["queues"]
+        return len(rows) == QUEUES and all(row["counts"]["waiting"] for row in rows)
 
     await until(counted)
     rows = (await maintained.graphql("{ queues { name latencyMs counts { waiting } } }"))["queues"]

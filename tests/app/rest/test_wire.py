@@ -39,7 +39,7 @@ def served(mongodb_url: str) -> Iterator[Served]:
 
 def answer_to(served: Served, request: bytes) -> bytes:
     """All that comes back until the connection is closed, of which our side is at once."""
-    with socket.create_connection((served.host, served.port), timeout=30) as connection:
+    with socket.create_connection((served.host, served.port), timeout=60) as connection:
         try:
             connection.sendall(request)
             connection.shutdown(socket.SHUT_WR)
@@ -54,5 +54,5 @@ def test_it_is_refused_and_changes_nothing(served: Served, name: str) -> None:
     first = answer.split(b"\r\n", 1)[0]
     assert not answer or first.split()[1].startswith(b"4"), first
     assert answer.count(b"HTTP/1.1 ") <= 1, "what stands behind is no request of its own"
-    with httpx2.Client(base_url=served.url) as http:
+    with httpx2.Client(base_url=served.url, timeout=60) as http:
         assert http.get("/v1/jobs").json() == []

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import time
 from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
 from typing import Any
+
+import pytest
 
 from switchtower.store.skew import MemberClocks
 
@@ -13,12 +14,14 @@ NOW = datetime.now(UTC)
 
 
 def heartbeat(member: int, *, ahead_seconds: float = 0.0, taken_seconds: float = 0.0, awaited: bool = False) -> Any:
-    said = NOW + timedelta(seconds=time.monotonic() - BEGAN + ahead_seconds)
+    said = NOW + timedelta(seconds=ahead_seconds)
     reply = SimpleNamespace(document={"localTime": said.replace(tzinfo=None)})
     return SimpleNamespace(connection_id=("db", member), reply=reply, duration=taken_seconds, awaited=awaited)
 
 
-BEGAN = time.monotonic()
+@pytest.fixture(autouse=True)
+def _time_stands_still(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("switchtower.store.skew.time", SimpleNamespace(monotonic=lambda: 1_000.0))
 
 
 def test_members_that_agree_are_not_apart() -> None:
