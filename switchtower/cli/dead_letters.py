@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime, timedelta
 from typing import Annotated, Any
 
 import typer
@@ -200,8 +201,15 @@ async def _replay(client: Any, ids: list[str], *, as_json: bool) -> int:
 
 
 async def _replay_all(client: Any, wanted: dict[str, Any]) -> tuple[int, list[dict[str, Any]]]:
-    """Replays in rounds, as long as one replays something; returns how many, and what the last round refused."""
-    total = 0
+    """Replays what is there now, in rounds; returns how many, and what the last round refused.
+
+    What fails again meanwhile is not replayed again: a job that always fails would go round for ever.
+    """
+    newest = await _list(client, wanted, 1)
+    if not newest:
+        return 0, []
+    after_it = datetime.fromisoformat(newest[0]["failedAt"]) + timedelta(milliseconds=1)
+    wanted, total = {**wanted, "failedBefore": after_it.isoformat()}, 0
     while True:
         answer = await client.mutate(REPLAY_DEAD_LETTERS, {"filter": wanted})
         total += answer["replayed"]

@@ -21,6 +21,7 @@ from pymongo import ReturnDocument
 from pymongo.errors import BulkWriteError
 from pymongo.write_concern import WriteConcern
 
+from switchtower.ids import lease_token
 from switchtower.limits import Limit
 from switchtower.store import transitions
 from switchtower.store.collections import Store
@@ -211,7 +212,8 @@ async def reserve(store: Store, level: Level, limit: Limit, *, token: str, jobs:
         [
             {
                 "$set": {
-                    "version": token,
+                    # Never the token: who reserves again under it changes what others have counted.
+                    "version": lease_token(),
                     "reserved": {"$concatArrays": [_without(token, _kept(limit)), [entry]]},
                     "claim_until": {"$add": ["$$NOW", CLAIM_WITHIN_MS]},
                     "idle_at": {"$add": ["$$NOW", RESERVED_MS + _idle_ms(limit)]},

@@ -252,6 +252,20 @@ async def test_count_that_is_too_old_reserves_nothing(engine: Engine) -> None:
     assert await permits.reserve(engine._store, two, bound["k"], token="u", jobs=1) is None
 
 
+async def test_count_is_refused_when_the_same_claim_reserved_again_since(engine: Engine) -> None:
+    bound = {"k": Limit(concurrency=2)}
+
+    async def reserve(token: str, jobs: int) -> bool:
+        level = (await permits.levels(engine._store, bound, without=token))["k"]
+        return await permits.reserve(engine._store, level, bound["k"], token=token, jobs=jobs) is not None
+
+    assert await reserve("t", 1)
+    counted = (await permits.levels(engine._store, bound))["k"]
+    assert counted.room(bound["k"]) == 1
+    assert await reserve("t", 2)
+    assert await permits.reserve(engine._store, counted, bound["k"], token="u", jobs=1) is None
+
+
 async def test_limit_that_is_lowered_while_a_claim_is_under_way_wins(
     engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
