@@ -41,8 +41,10 @@ import asyncio, os, sys
 from pathlib import Path
 from switchtower.cli.places import child_environment
 from switchtower.cli.stack import Stack
+def told(name, line):
+    print(name, line, flush=True)
 async def main():
-    async with Stack(mongodb_url="unused", data_dir=Path("."), on_line=print) as stack:
+    async with Stack(mongodb_url="unused", data_dir=Path("."), on_line=told) as stack:
         for name in ("one", "two"):
             await stack.start(name, "service", [name], child_environment(Path(os.getcwd())))
         await stack.ready()
@@ -141,10 +143,16 @@ async def test_nothing_outlives_a_parent_that_is_killed(folder: Path) -> None:
         sys.executable, "-P", "parent.py", stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.DEVNULL
     )
     assert parent.stdout is not None
+    said: set[str] = set()
     pids: list[int] = []
-    while not pids:
-        words = (await parent.stdout.readline()).decode().split()
-        pids = [int(word) for word in words if word.isdigit()] if len(words) == 2 and words[0].isdigit() else []
+    # Until both have said all that they say: whoever writes to a parent that is gone dies of that.
+    while not (pids and {"one more", "two more"} <= said):
+        line = (await parent.stdout.readline()).decode().strip()
+        assert line, said
+        said.add(line)
+        words = line.split()
+        if all(word.isdigit() for word in words):
+            pids = [int(word) for word in words]
     children = [psutil.Process(pid) for pid in pids]
     parent.kill()
     await parent.wait()
