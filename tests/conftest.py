@@ -2,8 +2,9 @@
 
     async def test_something(mongodb_url: str, database_name: str, driver: str) -> None: ...
 
-`mongodb_url` is a one-node replica set with fail points enabled (`tests.mongod.fail_command`); `database_name` is fresh
-and dropped afterwards; `driver` runs the test once with each supported driver; `replica_set` is three nodes to break.
+`mongodb_url` is a one-node replica set with fail points enabled (`tests.mongod.fail_command`) which refuses
+queries that no index serves; `database_name` is empty and has every index; `driver` is PyMongo's, and Motor's too for tests marked
+`motor` (all of them under SWITCHTOWER_TEST_DRIVER=motor).
 """
 
 from __future__ import annotations
@@ -26,13 +27,21 @@ from pymongo import MongoClient
 from switchtower import embedded
 from switchtower.embedded import EmbeddedMongo
 from switchtower.store.driver import Database, connect
+from tests.databases import Databases
 from tests.mongod import TEST_COMMANDS, ReplicaSet
 
 TEMPORARY = "switchtower-tests-"
-# Each test's database is some seventy files, which a mongod keeps open for five minutes after they were dropped: a fast
-# run met the limit of 20,000, and the mongod died of it.
-FORGETFUL = ("--setParameter=minSnapshotHistoryWindowInSeconds=30", "--syncdelay=20")
+SETTINGS = (
+    TEST_COMMANDS,
+    # A query that no index serves is an error, as long as it asks for anything but the whole collection.
+    "--setParameter=notablescan=false",
+    # A database is some seventy files, which a mongod keeps open for five minutes after they were dropped: a fast run
+    # met the limit of 20,000, and the mongod died of it.
+    "--setParameter=minSnapshotHistoryWindowInSeconds=30",
+    "--syncdelay=20",
+)
 MONGOD = pytest.StashKey[EmbeddedMongo]()
+DRIVER = os.environ.get("SWITCHTOWER_TEST_DRIVER", "pymongo")
 MEMORY = Path("/dev/shm")
 ROOM = 4 * 2**30
 
@@ -96,7 +105,7 @@ def mongod(pytestconfig: pytest.Config) -> Iterator[EmbeddedMongo]:
     """The session's mongod; each process of a parallel run has its own, since fail points are server-wide."""
     directory = Path(tempfile.mkdtemp(prefix=TEMPORARY, dir=scratch()))
     try:
-        with embedded.start(directory, extra_args=[TEST_COMMANDS, *FORGETFUL]) as server:
+        with embedded.start(directory, extra_args=SETTINGS) as server:
             pytestconfig.stash[MONGOD] = server
             yield server
             del pytestconfig.stash[MONGOD]
@@ -117,22 +126,40 @@ def mongo(mongodb_url: str) -> Iterator[MongoClient[dict[str, Any]]]:
         yield client
 
 
+@pytest.fixture(scope="session")
+def databases(mongodb_url: str, mongo: MongoClient[dict[str, Any]]) -> Databases:
+    return Databases(mongodb_url, mongo)
+
+
 @pytest.fixture
-def database_name(mongo: MongoClient[dict[str, Any]]) -> Iterator[str]:
-    """The name of an empty database that only this test uses."""
+def database_name(databases: Databases) -> Iterator[str]:
+    """The name of an empty database with all indexes, which only this test uses."""
+    name = databases.take()
+    yield name
+    databases.give_back(name)
+
+
+@pytest.fixture
+def bare_database_name(mongo: MongoClient[dict[str, Any]]) -> Iterator[str]:
+    """The name of a database that does not exist yet, for tests of what creates it; dropped afterwards."""
     name = f"test_{uuid.uuid4().hex[:16]}"
     yield name
     mongo.drop_database(name)
 
 
-@pytest.fixture(params=["pymongo", "motor"])
-def driver(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "driver" in metafunc.fixturenames and metafunc.definition.get_closest_marker("motor") and DRIVER == "pymongo":
+        metafunc.parametrize("driver", ["pymongo", "motor"])
+
+
+@pytest.fixture
+def driver() -> str:
+    return DRIVER
 
 
 @pytest.fixture
 async def database(mongodb_url: str, database_name: str, driver: str) -> AsyncIterator[Database]:
-    """The test's own database as the store sees it, once with each driver."""
+    """The test's own database as the store sees it."""
     opened = await connect(mongodb_url, database=database_name, driver=driver)
     yield opened
     await opened.close()

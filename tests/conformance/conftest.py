@@ -1,4 +1,4 @@
-"""The engine on a real mongod, with each driver: connected once, its collections emptied before each test."""
+"""The engine on a real mongod, connected once, its collections emptied before each test."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from typing import Any
 import pymongo.monitoring
 import pytest
 from pymongo import MongoClient
-from pymongo.write_concern import WriteConcern
 
 from switchtower.engine import Engine, Retention
 from switchtower.payloads import PAYLOAD_LIMIT
@@ -16,6 +15,7 @@ from switchtower.store.collections import Store
 from switchtower.store.driver import connect
 from switchtower.store.indexes import create_indexes
 from tests.conformance.commands import RECORDER, Commands
+from tests.databases import empty
 
 # Drivers take listeners from here when a client is made, which the engine does by itself.
 pymongo.monitoring.register(RECORDER)
@@ -24,31 +24,22 @@ DATABASE = "test_conformance"
 
 
 @pytest.fixture(scope="session")
-async def stores(mongodb_url: str, mongo: MongoClient[dict[str, Any]]) -> AsyncIterator[dict[str, Store]]:
-    """One connection per driver, on a database of its own with all indexes."""
-    opened = {}
-    for driver in ("pymongo", "motor"):
-        name = f"{DATABASE}_{driver}"
-        mongo.drop_database(name)
-        opened[driver] = Store(await connect(mongodb_url, database=name, driver=driver))
-        await create_indexes(opened[driver])
+async def stores(mongodb_url: str) -> AsyncIterator[dict[str, Store]]:
+    """One connection per driver that was asked for, on a database of its own with all indexes."""
+    opened: dict[str, Store] = {}
     yield opened
     for store in opened.values():
         await store.database.close()
-        mongo.drop_database(store.database.name)
 
 
 @pytest.fixture
-def store(stores: dict[str, Store], driver: str, mongo: MongoClient[dict[str, Any]]) -> Store:
+async def store(stores: dict[str, Store], mongodb_url: str, driver: str, mongo: MongoClient[dict[str, Any]]) -> Store:
     """The collections, empty."""
-    found = stores[driver]
-    database = mongo[found.database.name]
-    filled = [name for name in database.list_collection_names() if database[name].estimated_document_count()]
-    for number, name in enumerate(filled):
-        # The last one waits for a majority, and with it all that came before.
-        concern = WriteConcern("majority") if number == len(filled) - 1 else WriteConcern(1)
-        database[name].with_options(write_concern=concern).delete_many({})
-    return found
+    if driver not in stores:
+        stores[driver] = Store(await connect(mongodb_url, database=f"{DATABASE}_{driver}", driver=driver))
+        await create_indexes(stores[driver])
+    empty(mongo, stores[driver].database.name)
+    return stores[driver]
 
 
 @pytest.fixture

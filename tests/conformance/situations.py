@@ -6,8 +6,6 @@ import itertools
 from dataclasses import dataclass
 from typing import Any
 
-import pytest
-
 from switchtower.callers import Caller
 from switchtower.engine import Engine
 from switchtower.jobs import ClaimedJob, ErrorKind, Job, JobError, NewJob
@@ -21,9 +19,6 @@ HOUR_MS = 3_600_000
 ERROR = JobError(ErrorKind.EXCEPTION, "ValueError", "it broke", "Traceback …", "0123456789abcdef")
 
 _numbers = itertools.count()
-
-one_driver = pytest.mark.parametrize("driver", ["pymongo"], indirect=True)
-"""For what the database decides, whichever driver asks; each command is asked through both elsewhere."""
 
 
 def fresh(prefix: str) -> str:

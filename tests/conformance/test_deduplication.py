@@ -17,7 +17,7 @@ from switchtower.jobs import Deduplication, Enqueued, NewJob
 from switchtower.payloads import PAYLOAD_LIMIT
 from switchtower.store.collections import Store
 from switchtower.workers import OutcomeKind
-from tests.conformance.situations import CALLER, ERROR, HOUR_MS, Situation, enqueue, fresh, job_in, one_driver
+from tests.conformance.situations import CALLER, ERROR, HOUR_MS, Situation, enqueue, fresh, job_in
 from tests.mongod import fail_command
 
 SIMPLE = DeduplicationOptions(key="k")
@@ -51,7 +51,6 @@ async def test_options_round_trip_and_the_key_is_per_queue_and_tenant(engine: En
     assert (await enqueue(engine, queue="a", unique_key="k")).id != job.id
 
 
-@one_driver
 @pytest.mark.parametrize("mode", ["simple", "brief", "throttle"])
 @pytest.mark.parametrize("state", OPEN)
 async def test_open_job_stands_for_later_ones(engine: Engine, state: str, mode: str) -> None:
@@ -78,7 +77,6 @@ async def test_end_of_the_job_lets_go_unless_it_throttles(engine: Engine, state:
     assert ((await ask(engine, MODES[mode], queue=s.queue)).job.id == s.id) is held
 
 
-@one_driver
 @pytest.mark.parametrize("upkeep", [True, False])
 @pytest.mark.parametrize("mode", ["brief", "throttle"])
 @pytest.mark.parametrize("state", ["active", "completed"])

@@ -22,7 +22,7 @@ from switchtower.retry import DEFAULT_BACKOFF, Backoff, BackoffKind
 from switchtower.store.collections import Store
 from switchtower.workers import OutcomeKind
 from tests.conformance.commands import Commands
-from tests.conformance.situations import CALLER, HOUR_MS, Situation, enqueue, fresh, job_in, one_driver, quiet
+from tests.conformance.situations import CALLER, HOUR_MS, Situation, enqueue, fresh, job_in, quiet
 from tests.mongod import fail_command
 
 IN_AN_HOUR = datetime.now(UTC).replace(microsecond=123_000) + timedelta(hours=1)
@@ -184,14 +184,12 @@ async def test_unique_key_is_free_when_its_job_is_final(engine: Engine, state: s
     assert (await enqueue(engine, unique_key="k")).id != s.id
 
 
-@one_driver
 @pytest.mark.parametrize("state", ["scheduled", "blocked", "active", "retrying"])
 async def test_unique_key_is_held_while_its_job_is_open(engine: Engine, state: str) -> None:
     s = await job_in(engine, state, unique_key="k")
     assert (await enqueue(engine, unique_key="k")).id == s.id
 
 
-@one_driver
 @pytest.mark.parametrize("state", ["completed", "failed", "cancelled"])
 @pytest.mark.parametrize("upkeep", [True, False])
 async def test_unique_for_holds_the_key_past_the_end_until_its_time(engine: Engine, state: str, upkeep: bool) -> None:
@@ -342,7 +340,6 @@ async def test_linked_job_cannot_be_part_of_a_transaction(engine: Engine, store:
             await engine.jobs.enqueue(NewJob(name="work", parent_id=parent.id), caller=CALLER, session=session)
 
 
-@one_driver
 @pytest.mark.parametrize("id", ["", "job_", "\ud800", "a\0b", "x" * 10_000, "$ne", "job_01zzzzzzzzzzzzzzzzzzzzzzzz"])
 async def test_id_that_nothing_has_is_not_found(engine: Engine, id: str) -> None:
     for verb in (engine.jobs.get, engine.jobs.cancel, engine.jobs.retry, engine.jobs.remove):

@@ -27,7 +27,7 @@ from switchtower.store.collections import Store
 from switchtower.store.indexes import HOT
 from switchtower.workers import Outcome, OutcomeKind, WorkerInfo
 from tests.conformance.commands import Commands, explain, stages
-from tests.conformance.situations import CALLER, HOUR_MS, enqueue, fresh, one_driver
+from tests.conformance.situations import CALLER, HOUR_MS, enqueue, fresh
 
 Document = dict[str, Any]
 
@@ -160,7 +160,6 @@ async def test_what_runs_when_a_limit_begins_counts(engine: Engine) -> None:
     assert len(await claim(engine, queue)) == 4
 
 
-@one_driver
 @pytest.mark.parametrize("fields", [{"queue": Limit(3)}, {"names": {"work": Limit(3)}}, {"per_group": Limit(3)}])
 async def test_racing_claimers_of_several_processes_never_exceed(engine: Engine, fields: Any) -> None:
     queue = fresh("queue")
@@ -333,7 +332,6 @@ async def test_paused_group_starts_nothing_until_it_is_resumed(engine: Engine) -
     assert {job.group for job in await claim(another(engine), queue)} == {"a"}
 
 
-@one_driver
 async def test_jobs_behind_thousands_that_may_not_run_are_claimed(engine: Engine) -> None:
     queue = fresh("queue")
     await fill(engine, queue, 5_000, name="slow")
@@ -346,7 +344,6 @@ async def test_jobs_behind_thousands_that_may_not_run_are_claimed(engine: Engine
     assert {job.name for job in won} == {"fast"}
 
 
-@one_driver
 async def test_jobs_behind_more_than_one_claim_moves_aside_are_claimed_at_once(
     engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -391,7 +388,6 @@ async def test_unlimited_queue_pays_nothing(engine: Engine, commands: Commands) 
     assert "permits" not in str(commands.sent)
 
 
-@one_driver
 async def test_turns_and_limits_are_read_from_their_indexes(
     engine: Engine, store: Store, commands: Commands, mongo: MongoClient[Document]
 ) -> None:

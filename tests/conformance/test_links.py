@@ -16,7 +16,7 @@ from switchtower.store import jobs as job_commands
 from switchtower.store import outbox
 from switchtower.store.collections import Store
 from switchtower.workers import OutcomeKind
-from tests.conformance.situations import CALLER, ERROR, HOUR_MS, Situation, enqueue, fresh, job_in, one_driver, quiet
+from tests.conformance.situations import CALLER, ERROR, HOUR_MS, Situation, enqueue, fresh, job_in, quiet
 
 LONG_AGO = datetime(2020, 1, 1, tzinfo=UTC)
 
@@ -97,7 +97,6 @@ async def test_dependency_that_ended_before_the_enqueue_counts_at_once(engine: E
     assert (await dependent.job()).state == ("waiting" if how == "completed" else "failed")
 
 
-@one_driver
 @pytest.mark.parametrize("how", ENDS)
 async def test_dependency_that_ends_in_the_middle_of_the_enqueue_is_not_missed(
     engine: Engine, how: str, monkeypatch: pytest.MonkeyPatch
@@ -115,7 +114,6 @@ async def test_dependency_that_ends_in_the_middle_of_the_enqueue_is_not_missed(
     assert (await dependent.job()).state == ("waiting" if how == "completed" else "failed")
 
 
-@one_driver
 async def test_dependency_that_failed_in_the_middle_of_the_enqueue_and_is_not_buried_yet_is_not_missed(
     engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -135,7 +133,6 @@ async def test_dependency_that_failed_in_the_middle_of_the_enqueue_and_is_not_bu
     assert await engine._store.dead_letters.count_documents({"job_id": dependency.id}) == 1
 
 
-@one_driver
 @pytest.mark.parametrize("how", ENDS)
 async def test_enqueue_races_with_the_end_of_its_dependency(engine: Engine, how: str) -> None:
     for _ in range(10):
@@ -172,7 +169,6 @@ async def test_dependency_by_the_callers_own_id_counts_once(engine: Engine) -> N
     assert (await dependent.job()).pending == [first.id]
 
 
-@one_driver
 @pytest.mark.parametrize("state", ["scheduled", "waiting", "retrying"])
 async def test_parent_waits_for_its_child(engine: Engine, state: str) -> None:
     parent = await job_in(engine, state)

@@ -15,7 +15,7 @@ from switchtower.jobs import Enqueued, NewJob
 from switchtower.store import claims as commands
 from switchtower.store.collections import Store
 from switchtower.workers import Outcome, OutcomeKind, WorkerInfo
-from tests.conformance.situations import CALLER, ERROR, Situation, enqueue, fresh, job_in, one_driver, quiet
+from tests.conformance.situations import CALLER, ERROR, Situation, enqueue, fresh, job_in, quiet
 from tests.mongod import fail_command
 
 LOST_REPLY = {"writeConcernError": {"code": 64, "errmsg": "executed, then lost"}}
@@ -138,7 +138,6 @@ async def test_start_is_charged_once(engine: Engine, fault: Any) -> None:
     assert (job.attempt, len(job.attempts)) == (1, 1)
 
 
-@one_driver
 @pytest.mark.parametrize("fault", ["executed, reply lost"], indirect=True)
 @pytest.mark.parametrize("kind", OutcomeKind)
 @pytest.mark.parametrize("started", [True, False])

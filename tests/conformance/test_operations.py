@@ -20,7 +20,7 @@ from switchtower.store import jobs as job_commands
 from switchtower.store.collections import Store
 from switchtower.workers import OutcomeKind
 from tests.conformance.commands import Commands, explain
-from tests.conformance.situations import CALLER, ERROR, HOUR_MS, Situation, enqueue, fresh, job_in, one_driver, quiet
+from tests.conformance.situations import CALLER, ERROR, HOUR_MS, Situation, enqueue, fresh, job_in, quiet
 from tests.waiting import until
 
 LONG_AGO = datetime(2020, 1, 1, tzinfo=UTC)
@@ -34,7 +34,6 @@ SOME = {
 """States that a caller restricts a verb to; what the verb does not start from anyway does not begin to count."""
 
 
-@one_driver
 @pytest.mark.parametrize("verb", SOME)
 @pytest.mark.parametrize("state", JobState)
 async def test_verb_is_restricted_to_some_states_in_its_own_write(engine: Engine, verb: str, state: JobState) -> None:
@@ -52,7 +51,6 @@ async def test_verb_is_restricted_to_some_states_in_its_own_write(engine: Engine
     assert await s.document() == before
 
 
-@one_driver
 @pytest.mark.parametrize("state", ["completed", "failed", "cancelled"])
 async def test_retry_of_a_final_job_begins_a_new_generation(engine: Engine, state: str) -> None:
     s = await job_in(engine, state, max_attempts=1, ttl_ms=HOUR_MS, unique_key="k")
@@ -127,7 +125,6 @@ async def test_due_time_of_a_job_that_waits_for_it_can_be_moved(engine: Engine, 
     assert await engine.upkeep.stage() == 1
 
 
-@one_driver
 @pytest.mark.parametrize("state", ["waiting", "blocked", "completed"])
 async def test_due_time_of_any_other_job_cannot(engine: Engine, state: str) -> None:
     s = await job_in(engine, state)
@@ -137,7 +134,6 @@ async def test_due_time_of_any_other_job_cannot(engine: Engine, state: str) -> N
     assert await s.document() == before
 
 
-@one_driver
 @pytest.mark.parametrize(
     ("field", "change"),
     [
@@ -294,7 +290,6 @@ async def _runs_when_the_batch_is_read(
     await _patch_once(monkeypatch, store, running)
 
 
-@one_driver
 @pytest.mark.parametrize("state", [state for state in JobState if state is not JobState.ACTIVE])
 async def test_clean_removes_one_state(engine: Engine, store: Store, state: JobState) -> None:
     queue = fresh("queue")
@@ -372,7 +367,6 @@ BULK = {
 }
 
 
-@one_driver
 @pytest.mark.parametrize("verb", BULK)
 async def test_bulk_moves_what_may_move_and_leaves_the_rest(engine: Engine, verb: str) -> None:
     queue = fresh("queue")
@@ -532,7 +526,6 @@ async def test_retention_reads_no_more_than_what_is_past_it(
     assert explain(mongo, store.database.name, find)["executionStats"]["totalDocsExamined"] <= 1_000
 
 
-@one_driver
 @pytest.mark.parametrize("kept_by", ["outbox", "idempotency_key", "unique_hold", None])
 async def test_tombstone_goes_when_nothing_needs_it(engine: Engine, store: Store, kept_by: str | None) -> None:
     s = await job_in(engine, "completed")

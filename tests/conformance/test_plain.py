@@ -18,7 +18,7 @@ from switchtower.store import claims as commands
 from switchtower.store import operations, transitions
 from switchtower.store.documents import claimed_from, job_from
 from switchtower.workers import Outcome, OutcomeKind
-from tests.conformance.situations import CALLER, ERROR, HOUR_MS, Situation, enqueue, fresh, one_driver, quiet
+from tests.conformance.situations import CALLER, ERROR, HOUR_MS, Situation, enqueue, fresh, quiet
 from tests.conformance.test_streams import take
 
 KINDS: dict[str, dict[str, Any]] = {
@@ -95,7 +95,6 @@ async def life(engine: Engine, kind: str, *, plain: bool, result: Any = None, or
     return job_from(await Situation(engine, job.id, queue).document()), events
 
 
-@one_driver
 @pytest.mark.parametrize("org", ["", "acme"])
 @pytest.mark.parametrize("kind", KINDS)
 async def test_both_ways_tell_and_show_the_same(engine: Engine, kind: str, org: str) -> None:
@@ -116,7 +115,6 @@ async def test_results_are_stored_as_they_are(engine: Engine, result: Any) -> No
     assert job.result == result
 
 
-@one_driver
 @pytest.mark.parametrize("kind", KINDS)
 async def test_what_is_plain_is_written_by_a_plain_update(engine: Engine, kind: str) -> None:
     queue = fresh("queue")
@@ -150,7 +148,6 @@ async def plainly_completed(engine: Engine) -> tuple[Situation, Job]:
 LEFT = {"ran", "worker_id", "claimed_at"}
 
 
-@one_driver
 @pytest.mark.parametrize("verb", ["retry", "update"])
 async def test_what_follows_writes_the_run_down(engine: Engine, verb: str) -> None:
     s, before = await plainly_completed(engine)
@@ -172,7 +169,6 @@ async def test_what_follows_writes_the_run_down(engine: Engine, verb: str) -> No
         ]
 
 
-@one_driver
 async def test_tombstone_keeps_the_history(engine: Engine) -> None:
     s, before = await plainly_completed(engine)
     await engine.jobs.remove(s.id, caller=CALLER)
@@ -181,7 +177,6 @@ async def test_tombstone_keeps_the_history(engine: Engine) -> None:
     assert [row["type"] for row in document["timeline"]] == [*(row.type for row in before.timeline), "remove"]
 
 
-@one_driver
 async def test_rows_of_attempts_before_it_stand_before_it(engine: Engine) -> None:
     queue = fresh("queue")
     job = await enqueue(engine, queue=queue)
@@ -200,7 +195,6 @@ async def test_rows_of_attempts_before_it_stand_before_it(engine: Engine) -> Non
 CHANGES = ("start", "progress", "cancel", "child", "awaited")
 
 
-@one_driver
 @pytest.mark.parametrize("change", CHANGES)
 async def test_job_that_changed_since_is_completed_by_the_pipeline(engine: Engine, change: str) -> None:
     queue = fresh("queue")
@@ -233,7 +227,6 @@ async def test_job_that_changed_since_is_completed_by_the_pipeline(engine: Engin
         assert freed is not None and freed.state == "waiting"
 
 
-@one_driver
 async def test_report_is_fenced_and_its_repeat_is_known(engine: Engine) -> None:
     queue = fresh("queue")
     job = await enqueue(engine, queue=queue)
@@ -248,7 +241,6 @@ async def test_report_is_fenced_and_its_repeat_is_known(engine: Engine) -> None:
     assert (document["event_seq"], document["claims"]) == (3, 1)
 
 
-@one_driver
 @pytest.mark.parametrize("histories", [1, 20])
 async def test_head_of_many_kinds_is_claimed_all_the_same(engine: Engine, histories: int) -> None:
     queue = fresh("queue")

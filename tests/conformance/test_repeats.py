@@ -13,7 +13,7 @@ from switchtower.jobs import Job, JobFilter
 from switchtower.repeats import Repeat
 from switchtower.store import outbox
 from switchtower.workers import OutcomeKind
-from tests.conformance.situations import CALLER, ERROR, enqueue, fresh, job_in, one_driver, quiet
+from tests.conformance.situations import CALLER, ERROR, enqueue, fresh, job_in, quiet
 
 EVERY = Repeat(every_ms=60_000, limit=3)
 
@@ -85,7 +85,6 @@ async def test_a_repetition_goes_on_where_the_process_died_before_it_relayed(eng
     assert len(await listed(engine, s.queue)) == 2
 
 
-@one_driver
 async def test_activity_tells_what_repeats_and_when_something_was_done(engine: Engine) -> None:
     queue = fresh("queue")
     for repeat in (EVERY, EVERY, None):
@@ -94,7 +93,6 @@ async def test_activity_tells_what_repeats_and_when_something_was_done(engine: E
     assert [each.repeating for each in found.values()] == [2, 0]
 
 
-@one_driver
 async def test_cleaning_by_age_goes_by_the_end_or_the_beginning(engine: Engine) -> None:
     queue = fresh("queue")
     states = ("active", "waiting", "completed", "failed", "cancelled", "retrying")

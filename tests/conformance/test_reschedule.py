@@ -8,7 +8,7 @@ import pytest
 
 from switchtower.engine import Engine
 from switchtower.errors import InvalidTransition
-from tests.conformance.situations import CALLER, job_in, one_driver, quiet
+from tests.conformance.situations import CALLER, job_in, quiet
 
 LONG_AGO = datetime(2020, 1, 1, tzinfo=UTC)
 
@@ -35,7 +35,6 @@ async def test_later_and_then_now(engine: Engine, state: str, put_off: str) -> N
     assert [claimed.id for claimed in await engine.claims.claim("w", [s.queue])] == [s.id]
 
 
-@one_driver
 @pytest.mark.parametrize("state", ["scheduled", "waiting", "retrying"])
 async def test_what_has_passed_is_now(engine: Engine, state: str) -> None:
     s = await job_in(engine, state)
@@ -44,7 +43,6 @@ async def test_what_has_passed_is_now(engine: Engine, state: str) -> None:
     assert (job.state, job.scheduled_for) == ("waiting", None) and job.run_at >= before - timedelta(seconds=1)
 
 
-@one_driver
 async def test_what_is_put_off_leaves_its_place_and_comes_back_behind(engine: Engine) -> None:
     s = await job_in(engine, "waiting")
     other = await job_in(engine, "waiting", queue=s.queue)
@@ -53,7 +51,6 @@ async def test_what_is_put_off_leaves_its_place_and_comes_back_behind(engine: En
     assert [(await engine.claims.claim("w", [s.queue], limit=1))[0].id for _ in range(2)] == [other.id, s.id]
 
 
-@one_driver
 @pytest.mark.parametrize("state", ["active", "blocked", "completed", "failed", "cancelled"])
 @pytest.mark.parametrize("now", [True, False])
 async def test_nothing_else_is(engine: Engine, state: str, now: bool) -> None:

@@ -11,7 +11,7 @@ from switchtower.errors import Conflict
 from switchtower.jobs import Deduplication, Enqueued, JobFilter, NewJob
 from switchtower.limits import Limit, QueueLimits
 from switchtower.store.collections import Store
-from tests.conformance.situations import CALLER, enqueue, fresh, one_driver
+from tests.conformance.situations import CALLER, enqueue, fresh
 
 MOST = 5
 
@@ -25,7 +25,6 @@ async def waiting(engine: Engine, queue: str) -> int:
     return len(found.items)
 
 
-@one_driver
 async def test_a_group_takes_no_more_than_its_bound(engine: Engine) -> None:
     queue = fresh("queue")
     for _ in range(2):

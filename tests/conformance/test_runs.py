@@ -18,12 +18,11 @@ from switchtower.payloads import PAYLOAD_LIMIT
 from switchtower.store import leases
 from switchtower.store.collections import Store
 from switchtower.workers import Outcome, OutcomeKind, WorkerInfo, WorkerState
-from tests.conformance.situations import CALLER, ERROR, HOUR_MS, Situation, enqueue, fresh, job_in, one_driver, quiet
+from tests.conformance.situations import CALLER, ERROR, HOUR_MS, Situation, enqueue, fresh, job_in, quiet
 
 LONG_AGO = datetime(2020, 1, 1, tzinfo=UTC)
 
 
-@one_driver
 @pytest.mark.parametrize("started", [True, False])
 @pytest.mark.parametrize(
     ("kind", "state", "attempt", "outcome"),
@@ -109,7 +108,6 @@ async def test_claim_knows_of_an_earlier_claim_that_never_started(engine: Engine
     assert (await s.job()).attempt == 1
 
 
-@one_driver
 @pytest.mark.parametrize(
     "kind", [OutcomeKind.FAIL, OutcomeKind.RETRY_AT, OutcomeKind.SNOOZE, OutcomeKind.RELEASE, OutcomeKind.ABORT]
 )
@@ -451,7 +449,6 @@ async def test_crashes_spend_the_attempts_and_end_in_a_dead_letter(engine: Engin
     assert await store.dead_letters.count_documents({"job_id": s.id}) == 1
 
 
-@one_driver
 async def test_job_that_kills_its_workers_before_it_starts_is_given_up(engine: Engine) -> None:
     s = await job_in(engine, "waiting", max_attempts=2)
     for _ in range(2 + CLAIM_ALLOWANCE):
@@ -461,7 +458,6 @@ async def test_job_that_kills_its_workers_before_it_starts_is_given_up(engine: E
     assert await s.state() == "failed"
 
 
-@one_driver
 async def test_releases_do_not_count_against_the_claim_allowance(engine: Engine) -> None:
     s = await job_in(engine, "waiting", max_attempts=1)
     for _ in range(2 * CLAIM_ALLOWANCE):

@@ -14,7 +14,7 @@ from switchtower.errors import InvalidInput
 from switchtower.jobs import Enqueued, NewJob
 from switchtower.retry import Backoff, BackoffKind
 from switchtower.store.templates import likeness
-from tests.conformance.situations import CALLER, HOUR_MS, fresh, one_driver
+from tests.conformance.situations import CALLER, HOUR_MS, fresh
 
 SHARED: dict[str, dict[str, Any]] = {
     "bare": {},
@@ -50,7 +50,6 @@ async def at_once(engine: Engine, news: list[NewJob]) -> list[Enqueued]:
     return await asyncio.gather(*(engine.jobs.enqueue(new, caller=CALLER) for new in news))
 
 
-@one_driver
 @pytest.mark.parametrize("kind", SHARED)
 @pytest.mark.parametrize("made", [made, at_once])
 async def test_jobs_of_a_template_are_those_that_they_would_be_alone(engine: Engine, kind: str, made: Any) -> None:
@@ -76,7 +75,6 @@ async def test_jobs_of_a_template_are_those_that_they_would_be_alone(engine: Eng
         assert answer.job == await engine.jobs.get(answer.job.id, caller=CALLER)
 
 
-@one_driver
 async def test_enqueues_of_one_turn_are_each_callers_own(engine: Engine) -> None:
     queue = fresh("queue")
     callers = [replace(CALLER, org=f"org-{n % 3}", actor=f"a{n % 2}", traceparent=TRACES[n % 2]) for n in range(120)]
@@ -91,7 +89,6 @@ async def test_enqueues_of_one_turn_are_each_callers_own(engine: Engine) -> None
         assert await engine.jobs.get(job.id, caller=callers[n]) == job
 
 
-@one_driver
 async def test_no_job_shares_an_earlier_ones_time(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     began = engine._store.clock.now_ms()
     times = iter(range(began, began + 1_000, 10))
@@ -103,7 +100,6 @@ async def test_no_job_shares_an_earlier_ones_time(engine: Engine, monkeypatch: p
     assert due == sorted(due)
 
 
-@one_driver
 async def test_each_job_is_checked_among_those_like_it(engine: Engine) -> None:
     queue = fresh("queue")
     news: list[NewJob] = [
@@ -124,7 +120,6 @@ async def test_each_job_is_checked_among_those_like_it(engine: Engine) -> None:
     assert await engine._store.jobs.count_documents({"queue": queue}) == 2
 
 
-@one_driver
 @pytest.mark.parametrize(
     "own", [{"job_id": "a"}, {"idempotency_key": "a"}, {"unique_key": "a"}, {"depends_on": ["x"]}, {"parent_id": "x"}]
 )
@@ -132,7 +127,6 @@ async def test_what_must_be_looked_at_has_no_template(engine: Engine, own: dict[
     assert likeness(NewJob(name="work", **own)) is None
 
 
-@one_driver
 async def test_lanes_are_announced_before_the_jobs_in_them(engine: Engine) -> None:
     queue = fresh("queue")
     await made(engine, [NewJob(name="work", queue=queue, group=f"g{n % 2}") for n in range(4)])
@@ -142,7 +136,6 @@ async def test_lanes_are_announced_before_the_jobs_in_them(engine: Engine) -> No
     assert sorted(won) == ["g0", "g0", "g1", "g1"]
 
 
-@one_driver
 async def test_thousands_are_made_in_order_across_chunks(engine: Engine) -> None:
     queue = fresh("queue")
     answers = await made(engine, [NewJob(name=f"work-{n % 3}", queue=queue, payload=n) for n in range(2_345)])

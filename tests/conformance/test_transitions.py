@@ -16,7 +16,7 @@ from switchtower.jobs import JobUpdate, NewJob
 from switchtower.states import REMOVED, TRANSITIONS, JobState
 from switchtower.workers import OutcomeKind
 from switchtower.workflows import Step, StepKind, StepStatus
-from tests.conformance.situations import CALLER, ERROR, HOUR_MS, Situation, fresh, job_in, one_driver, quiet
+from tests.conformance.situations import CALLER, ERROR, HOUR_MS, Situation, fresh, job_in, quiet
 
 Verb = Callable[[Situation], Awaitable[object]]
 LONG_AGO = datetime(2020, 1, 1, tzinfo=UTC)
@@ -158,7 +158,6 @@ async def test_verb_moves_from_its_states_and_stamps_one_event(engine: Engine, v
             assert event.get("from") == event.get("to"), f"{verb} from {state}"
 
 
-@one_driver
 @pytest.mark.parametrize("verb", VERBS)
 async def test_verb_changes_nothing_from_any_other_state(engine: Engine, verb: str) -> None:
     legal = TRANSITIONS[verb].sources | (TRANSITIONS[TWINS[verb]].sources if verb in TWINS else frozenset())
@@ -180,7 +179,6 @@ async def test_verb_changes_nothing_from_any_other_state(engine: Engine, verb: s
 FENCED = sorted(name for name, transition in TRANSITIONS.items() if transition.fenced and name != "rescue")
 
 
-@one_driver
 @pytest.mark.parametrize("verb", FENCED)
 async def test_report_with_a_foreign_token_changes_nothing(engine: Engine, verb: str) -> None:
     s = await job_in(engine, "active", started=verb != "start")
@@ -198,7 +196,6 @@ async def test_report_with_a_foreign_token_changes_nothing(engine: Engine, verb:
         assert await s.document() == before
 
 
-@one_driver
 @pytest.mark.parametrize("verb", FENCED)
 async def test_report_under_a_lost_lease_changes_nothing(engine: Engine, verb: str) -> None:
     s = await job_in(engine, "active", started=verb != "start")
@@ -230,7 +227,6 @@ def test_every_way_to_end_is_replayed() -> None:
     assert ENDS.keys() == set(OutcomeKind)
 
 
-@one_driver
 @pytest.mark.parametrize("kind", ENDS)
 @pytest.mark.parametrize("started", [True, False])
 async def test_winners_replay_gets_the_same_answer_and_changes_nothing(
@@ -248,7 +244,6 @@ async def test_winners_replay_gets_the_same_answer_and_changes_nothing(
     assert await s.document() == before
 
 
-@one_driver
 @pytest.mark.parametrize("kind", ENDS)
 async def test_late_report_of_a_rescued_run_is_refused(engine: Engine, kind: OutcomeKind) -> None:
     s = await job_in(engine, "active")

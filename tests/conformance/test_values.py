@@ -10,9 +10,7 @@ from switchtower.callers import Caller
 from switchtower.engine import DeadLetterFilter, Engine
 from switchtower.jobs import ErrorKind, JobError, JobFilter, JobUpdate, NewJob, PayloadMatch
 from switchtower.workers import OutcomeKind, WorkerInfo
-from tests.conformance.situations import CALLER, HOUR_MS, Situation, enqueue, fresh, job_in, one_driver, quiet
-
-pytestmark = one_driver
+from tests.conformance.situations import CALLER, HOUR_MS, Situation, enqueue, fresh, job_in, quiet
 
 VALUES: list[Any] = [
     "$token",

@@ -27,7 +27,7 @@ from switchtower.store.indexes import DELIVERIES
 from switchtower.webhooks import WEBHOOK_BACKOFF, Address, Delivery, SetWebhook, Target, message_id, new_secret
 from switchtower.workers import Outcome, OutcomeKind, WorkerInfo
 from tests.conformance.commands import Commands, explain, stages
-from tests.conformance.situations import CALLER, ERROR, HOUR_MS, fresh, one_driver, quiet
+from tests.conformance.situations import CALLER, ERROR, HOUR_MS, fresh, quiet
 from tests.mongod import fail_command
 
 OPERATOR = Caller("operator")
@@ -425,7 +425,6 @@ async def test_what_came_of_a_delivery_is_kept_with_its_attempt(engine: Engine) 
     assert len({attempt.id for attempt in ended.attempts}) == 3
 
 
-@one_driver
 async def test_only_the_last_answers_are_kept(engine: Engine) -> None:
     await addressed(engine)
     job = await deliver(engine, max_attempts=60, backoff=Backoff(BackoffKind.NONE))

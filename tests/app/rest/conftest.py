@@ -18,6 +18,7 @@ from switchtower.engine import Engine, bulk
 from switchtower.engine.upkeep import Upkeep
 from tests.app.direct import Answer, request
 from tests.app.product import ENQUEUE
+from tests.databases import empty
 
 DATABASE = "test_rest"
 
@@ -55,22 +56,18 @@ class Server:
 
 
 @pytest.fixture(scope="session")
-async def shared(mongodb_url: str, mongo: MongoClient[dict[str, Any]]) -> AsyncIterator[Server]:
-    mongo.drop_database(DATABASE)
+async def shared(mongodb_url: str) -> AsyncIterator[Server]:
     settings = ServerSettings(mongodb_url=mongodb_url, database=DATABASE, maintenance=False)
     engine = await Engine.connect(mongodb_url, database=DATABASE, role="server")
     app = create_app(settings, engine=engine)
     async with app.router.lifespan_context(app):
         yield Server(app, engine)
-    mongo.drop_database(DATABASE)
 
 
 @pytest.fixture
 def server(shared: Server, mongo: MongoClient[dict[str, Any]]) -> Server:
     """A server without access control and without maintenance, empty."""
-    database = mongo[DATABASE]
-    for name in database.list_collection_names():
-        database[name].delete_many({})
+    empty(mongo, DATABASE)
     return shared
 
 
