@@ -15,7 +15,7 @@ ARGS ?=
 PARALLEL ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help dev frontend pages test test-fast nightly check format bench schema docs screenshots constraints clean
+.PHONY: help dev frontend pages test test-fast nightly mutants check format bench schema docs screenshots constraints clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -38,6 +38,9 @@ test-fast: $(INSTALLED) $(CLIENTS) $(PUBLISHED) frontend ## Run the tests that t
 
 nightly: $(INSTALLED) $(CLIENTS) $(PUBLISHED) frontend ## Run everything, fault tests at their full counts
 	SWITCHTOWER_TEST_SCALE=full $(BIN)/pytest -q -m "nightly or not nightly" --timeout 14400 $(ARGS)
+
+mutants: $(INSTALLED) ## Plant seeded faults, and see that the tests notice each (ARGS="store quota-off-by-one")
+	$(RUN) -m tests.mutants $(ARGS)
 
 check: $(INSTALLED) frontend ## Lint, format, types, layering, generated files
 	$(BIN)/ruff check .
