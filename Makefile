@@ -11,11 +11,11 @@ PUBLISHED := .venv/published/.installed
 RUN := PYTHONPATH=. $(BIN)/python
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 ARGS ?=
-# Each process of the test run has a database of its own.
-PARALLEL ?= 2
+# Each process of the test run has a database of its own. Three on two cores: a test mostly waits for its database.
+PARALLEL ?= 3
 
 .DEFAULT_GOAL := help
-.PHONY: help dev frontend pages test test-fast nightly mutants check format bench schema docs screenshots constraints clean
+.PHONY: help dev frontend pages test test-fast coverage nightly mutants check format bench schema docs screenshots wheel constraints clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -33,8 +33,12 @@ pages: $(INSTALLED)
 test: $(INSTALLED) $(CLIENTS) $(PUBLISHED) frontend ## Run the test suite on a real database that it starts itself (ARGS="-k name")
 	$(BIN)/pytest -q -n $(PARALLEL) --dist worksteal $(ARGS)
 
-test-fast: $(INSTALLED) $(CLIENTS) $(PUBLISHED) frontend ## Run the tests that take seconds
-	$(BIN)/pytest -q -m "not slow and not nightly and not acceptance" $(ARGS)
+test-fast: $(INSTALLED) ## Run the part of the suite that takes a minute: while you work
+	$(BIN)/pytest -q -n $(PARALLEL) --dist worksteal -m "not slow and not nightly and not acceptance" $(ARGS)
+
+coverage: $(INSTALLED) $(CLIENTS) $(PUBLISHED) frontend ## Run the suite, and print which lines and branches it reaches, by folder
+	$(BIN)/pytest -q -n $(PARALLEL) --dist worksteal --cov --cov-report= $(ARGS)
+	$(RUN) -m tests.covered
 
 nightly: $(INSTALLED) $(CLIENTS) $(PUBLISHED) frontend ## Run everything, fault tests at their full counts
 	SWITCHTOWER_TEST_SCALE=full $(BIN)/pytest -q -m "nightly or not nightly" --timeout 14400 $(ARGS)
@@ -66,11 +70,15 @@ docs: $(INSTALLED) ## Write the generated pages of docs/
 screenshots: $(INSTALLED) frontend ## Take the pictures in docs/images, of the running demo
 	$(RUN) -m tests.browser.screenshots
 
+wheel: $(INSTALLED) $(NODE) ## Build the wheel and the source archive into dist
+	rm -rf dist
+	$(BIN)/python -m build --outdir dist
+
 constraints: $(INSTALLED) ## Raise the pinned versions in constraints.txt
 	$(RUN) -m tests.house.constraints
 
 clean: ## Remove what these commands made, the environment too; .switchtower (your data) stays
-	rm -rf .venv tests/js/node_modules app/dashboard/frontend/node_modules app/dashboard/dist dist build .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf .venv tests/js/node_modules app/dashboard/frontend/node_modules app/dashboard/dist dist build .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis .coverage
 
 $(INSTALLED): pyproject.toml constraints.txt
 	@test -n "$(PYTHON)" || { echo "Switchtower needs Python 3.11 or newer, and found $$(python3 --version 2>/dev/null || \
