@@ -20,7 +20,7 @@ BESIDE = ("tests/js/node_modules", "app/dashboard/dist", ".venv/published")
 EXTRAS = "server,embedded,demo,test,dev"
 TEST_SECONDS = 120
 OUTPUT = ".pytest.out"
-_FAILED = re.compile(r"^(?:FAILED|ERROR) (\S+?)(?: - .*)?$", re.MULTILINE)
+_FAILED = re.compile(r"^(?:FAILED|ERROR) (.+?)(?: - .*)?$", re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True)
