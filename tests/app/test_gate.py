@@ -86,6 +86,7 @@ async def test_all_keys_of_a_tenant_share_its_rate(now: list[float]) -> None:
     assert (refused.value.status, refused.value.headers["Retry-After"]) == (429, "1")
 
 
+@pytest.mark.timeout(20)
 async def test_an_event_stream_counts_among_a_keys_subscriptions() -> None:
     gate = Gate(subscriptions=1)
     gate.engine = gate_before(Keys()).engine

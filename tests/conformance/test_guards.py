@@ -9,13 +9,20 @@ from typing import Any
 
 import pytest
 
+from switchtower.callers import Caller
+from switchtower.crons import NewCron, Schedule
+from switchtower.deduplication import DeduplicationOptions
 from switchtower.engine import Engine
 from switchtower.engine import claims as claiming
-from switchtower.jobs import NewJob
+from switchtower.engine import crons as scheduling
+from switchtower.jobs import Deduplication, JobUpdate, NewJob
+from switchtower.store import bulk, leases
+from switchtower.store import claims as claim_commands
+from switchtower.store import crons as cron_commands
 from switchtower.store import jobs as job_commands
-from switchtower.store import leases
+from switchtower.webhooks import SetWebhook, Target
 from switchtower.workers import WorkerInfo, WorkerState
-from tests.conformance.situations import CALLER, enqueue, fresh, job_in
+from tests.conformance.situations import CALLER, HOUR_MS, enqueue, fresh, job_in
 
 
 def before(monkeypatch: pytest.MonkeyPatch, owner: Any, name: str, happens: Callable[[], Awaitable[object]]) -> None:
@@ -74,3 +81,71 @@ async def test_a_worker_that_takes_any_name_ends_what_jobs_were_parked_for(engin
     await leases.register(engine._store, info)
     assert await engine.upkeep.unpark() == 1
     assert [found.id for found in await engine.claims.claim(info.id, [queue])] == [job.id]
+
+
+async def test_a_replacement_whose_answer_was_lost_is_known_again(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    queue, options = fresh("queue"), DeduplicationOptions(key="k", replace=True)
+    first = await enqueue(engine, queue=queue, deduplication=options, delay_ms=HOUR_MS)
+    whole = job_commands.replace
+
+    async def lost(*args: Any) -> None:
+        await whole(*args)
+
+    monkeypatch.setattr(job_commands, "replace", lost)
+    new = NewJob(name="work", queue=queue, deduplication=options, payload="now")
+    again = await engine.jobs.enqueue(new, caller=CALLER)
+    assert (again.job.id, again.deduplication) == (first.id, Deduplication.REPLACED)
+
+
+async def test_a_scheduler_that_stood_still_makes_nothing_of_what_it_had_read(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    queue, now = fresh("queue"), [100.0]
+    cron = NewCron(name=fresh("cron"), schedule=Schedule("0 * * * *"), job=NewJob(name="tick", queue=queue))
+    made = await engine.crons.create(cron, caller=CALLER)
+    due = datetime.now(UTC) - timedelta(seconds=5)
+    await engine._store.crons.update_one({"_id": made.id}, {"$set": {"next_at": due}})
+
+    async def stand_still() -> None:
+        now[0] += 60
+
+    monkeypatch.setattr(scheduling, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    before(monkeypatch, cron_commands, "due", stand_still)
+    assert await engine.crons.tick() == 0
+    assert await engine._store.jobs.count_documents({"queue": queue}) == 0
+    assert await engine.crons.tick() == 1
+
+
+async def test_a_delivery_of_a_paused_group_is_not_claimed_to_be_given_back(engine: Engine) -> None:
+    await engine.webhooks.set(SetWebhook(Target(org="acme"), "https://hooks.example/in"), caller=CALLER)
+    acme, queue = Caller("ann", "acme"), fresh("queue")
+    made = await engine.jobs.enqueue(NewJob(name="send", queue=queue, group="g", webhook=True), caller=acme)
+    await engine.queues.pause(queue, group="g", caller=acme)
+    sees = {"_id": made.job.id}
+    stored = await engine._store.jobs.find_one(sees)
+    assert await engine.deliveries.claim("courier", 10, room=lambda url: 10) == []
+    assert await engine._store.jobs.find_one(sees) == stored
+
+
+async def test_a_job_that_changes_while_a_batch_is_claimed_is_handed_out_as_it_is(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    queue = fresh("queue")
+    jobs = [await enqueue(engine, queue=queue, payload="old") for _ in range(3)]
+    change = JobUpdate(payload="new")
+    before(monkeypatch, claim_commands, "claim_batch", lambda: engine.jobs.update(jobs[1].id, change, caller=CALLER))
+    won = [job for _ in range(3) for job in await engine.claims.claim("w", [queue], limit=3)]
+    assert {job.id: job.payload for job in won} == {jobs[0].id: "old", jobs[1].id: "new", jobs[2].id: "old"}
+
+
+async def test_a_chunk_of_a_bulk_operation_counts_once(engine: Engine) -> None:
+    store = engine._store
+    made = {"_id": "op", "after": "", "done": False, "matched": 0, "changed": 0, "failed": 0, "event_seq": 1}
+    await store.bulk_operations.insert_one({**made, "actor": "olga", "verb": "cancel"})
+    for _ in range(2):
+        await bulk.advance(store, "op", seen="", reached="job_5", matched=5, changed=4, failed=1, done=False)
+    row = await store.bulk_operations.find_one({"_id": "op"})
+    assert row is not None
+    assert (row["after"], row["matched"], row["changed"], row["failed"], row["event_seq"]) == ("job_5", 5, 4, 1, 2)

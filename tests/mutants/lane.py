@@ -42,7 +42,7 @@ class _Run:
     @property
     def failed(self) -> str:
         """The first test that failed."""
-        found = _FAILED.search(self.output)
+        found = _FAILED.search(self.output.rpartition("short test summary info")[2])
         return found[1] if found else ""
 
 

@@ -39,9 +39,11 @@ class Results:
                 self._rows[row["id"]] = (row["digest"], Verdict(**row["verdict"]))
 
     def of(self, fault: Fault) -> Verdict | None:
-        """The verdict on a fault, if nothing that it depends on has changed since."""
-        known = self._rows.get(fault.id)
-        return known[1] if known is not None and known[0] == digest(fault, self._checkout) else None
+        """The verdict on a fault, if it is one, and nothing that it depends on has changed since."""
+        key, verdict = self._rows.get(fault.id, ("", None))
+        if verdict is None or verdict.outcome == "broken" or key != digest(fault, self._checkout):
+            return None
+        return verdict
 
     def add(self, fault: Fault, verdict: Verdict) -> None:
         """Keeps a verdict at once."""

@@ -18,7 +18,10 @@ FAULTS = [
         path="app/auth.py",
         old="used = 0 if spent is None else spent.granted - allowance.left",
         new="used = 0 if spent is None else spent.granted",
-        tests=("tests/app/test_auth.py",),
+        tests=(
+            "tests/app/test_gate.py",
+            "tests/app/test_auth.py",
+        ),
         says="What a server did not use of its portion of a rate counts as used.",
     ),
     Fault(
@@ -26,7 +29,12 @@ FAULTS = [
         path="app/auth.py",
         old='                await self._take(f"tenant {caller.org}", rate)',
         new="                return",
-        tests=("tests/app/test_auth.py", "tests/app/rest/test_access.py", "tests/app/rest/test_dispatched_refusals.py"),
+        tests=(
+            "tests/app/test_gate.py",
+            "tests/app/test_auth.py",
+            "tests/app/rest/test_access.py",
+            "tests/app/rest/test_dispatched_refusals.py",
+        ),
         says="All keys of a tenant together may ask without bound.",
     ),
     Fault(
@@ -50,7 +58,10 @@ FAULTS = [
         path="app/front_door.py",
         old="given if _REQUEST_ID.fullmatch(given) else",
         new="given if _REQUEST_ID.match(given) else",
-        tests=("tests/app/test_graphql_http.py",),
+        tests=(
+            "tests/app/test_front_door.py",
+            "tests/app/test_graphql_http.py",
+        ),
         says="A caller writes what it likes into the log as its request's id.",
     ),
     Fault(
@@ -178,7 +189,7 @@ FAULTS = [
         path="app/graphql.py",
         old="        self.gate.check_subscriptions(caller)\n",
         new="",
-        tests=("tests/app/test_auth.py", "tests/app/test_streams.py"),
+        tests=("tests/app/test_gate.py", "tests/app/test_auth.py", "tests/app/test_streams.py"),
         says="A key runs any number of subscriptions over event streams.",
     ),
     Fault(
@@ -202,7 +213,10 @@ FAULTS = [
         path="app/prometheus.py",
         old="            if len(self._series) >= MAX_SERIES:\n                series = OTHER\n",
         new="",
-        tests=("tests/app/test_product.py",),
+        tests=(
+            "tests/app/test_prometheus.py",
+            "tests/app/test_product.py",
+        ),
         says="A million job names are a million series in the memory of the server.",
     ),
     Fault(
@@ -210,7 +224,10 @@ FAULTS = [
         path="app/probes.py",
         old='                    "ok": False,\n                    "message": f"Missing',
         new='                    "ok": True,\n                    "message": f"Missing',
-        tests=("tests/app/test_product.py",),
+        tests=(
+            "tests/app/test_probes.py",
+            "tests/app/test_product.py",
+        ),
         says="A server whose indexes are missing says that it is ready.",
     ),
     Fault(
@@ -219,6 +236,7 @@ FAULTS = [
         old='    if "filename" in found or "filename*" in found:',
         new='    if "filename" in found:',
         tests=(
+            "tests/app/test_forms.py",
             "tests/app/rest/test_asyncmq_browsers.py",
             "tests/app/rest/test_bad_input.py",
         ),
@@ -229,7 +247,7 @@ FAULTS = [
         path="app/server.py",
         old="        if self._head_timer is None:\n            self._expect_head()\n",
         new="",
-        tests=("tests/app/test_process.py", "tests/app/test_graphql_http.py"),
+        tests=("tests/app/test_server.py", "tests/app/test_process.py", "tests/app/test_graphql_http.py"),
         says="The second request of a connection may send its head for ever.",
     ),
 ]

@@ -91,7 +91,10 @@ FAULTS = [
         path="workers/supervisor.py",
         old="            if code != 0:\n                self._bury(child)\n",
         new="",
-        tests=("tests/workers/test_supervisor.py",),
+        tests=(
+            "tests/workers/test_places.py",
+            "tests/workers/test_supervisor.py",
+        ),
         says="The jobs of a process that died wait until its lease is over.",
     ),
     Fault(
@@ -99,7 +102,10 @@ FAULTS = [
         path="workers/supervisor.py",
         old='all(p["state"] == "ready" for p in places) and not self._stopping.is_set()',
         new='all(p["state"] == "ready" for p in places)',
-        tests=("tests/workers/test_supervisor.py",),
+        tests=(
+            "tests/workers/test_places.py",
+            "tests/workers/test_supervisor.py",
+        ),
         says="A supervisor that drains says that it is ready.",
     ),
     Fault(
@@ -123,7 +129,7 @@ FAULTS = [
         path="workers/child.py",
         old='*("--grace-seconds", str(settings.grace_seconds)),',
         new='*("--grace-seconds", str(settings.drain_seconds)),',
-        tests=("tests/workers/test_supervisor.py", "tests/workers/test_settings.py"),
+        tests=("tests/workers/test_child.py", "tests/workers/test_supervisor.py", "tests/workers/test_settings.py"),
         says="A handler that ignores its stop may do so for as long as a drain lasts.",
     ),
     Fault(
@@ -131,7 +137,7 @@ FAULTS = [
         path="workers/child.py",
         old="kept = [entry for entry in entries if Path(entry).resolve() != OUR_FOLDER]",
         new="kept = [entry for entry in entries if Path(entry) != OUR_FOLDER]",
-        tests=("tests/workers/test_settings.py", "tests/workers/test_supervisor.py"),
+        tests=("tests/workers/test_child.py", "tests/workers/test_settings.py", "tests/workers/test_supervisor.py"),
         says="A user's packages named as ours are shadowed where our folder is on the path by another name.",
     ),
     Fault(
@@ -172,7 +178,10 @@ FAULTS = [
         path="switchtower/cli/effective.py",
         old='    return _without_password(text) if "://" in text else text',
         new="    return text",
-        tests=("tests/switchtower/cli/test_commands.py",),
+        tests=(
+            "tests/switchtower/cli/test_effective.py",
+            "tests/switchtower/cli/test_commands.py",
+        ),
         says="`switchtower config` shows the database's password.",
     ),
     Fault(

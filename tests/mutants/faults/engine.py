@@ -28,7 +28,10 @@ FAULTS = [
         path=f"{ENGINE}claims.py",
         old="        if now - state.floor_at > FLOOR_SECONDS:\n",
         new="        if not state.floor_at:\n",
-        tests=("tests/conformance/test_claims.py",),
+        tests=(
+            "tests/conformance/test_guards.py",
+            "tests/conformance/test_claims.py",
+        ),
         says="Under a steady backlog a job of a better priority waits until everything else is gone.",
     ),
     Fault(
@@ -53,6 +56,7 @@ FAULTS = [
         old="lines[-transitions.KEPT_LOGS :]",
         new="lines[: transitions.KEPT_LOGS]",
         tests=(
+            "tests/switchtower/test_outcomes.py",
             "tests/conformance/test_runs.py",
             "tests/conformance/test_values.py",
             "tests/switchtower/test_worker.py",
@@ -80,7 +84,11 @@ FAULTS = [
         path=f"{ENGINE}upkeep.py",
         old='    return {**starts_from("stage"), "$expr": {"$lte": ["$run_at", "$$NOW"]}}',
         new='    return starts_from("stage")',
-        tests=("tests/conformance/test_runs.py", "tests/conformance/test_reschedule.py"),
+        tests=(
+            "tests/conformance/test_guards.py",
+            "tests/conformance/test_runs.py",
+            "tests/conformance/test_reschedule.py",
+        ),
         says="A job that was put off a moment ago runs at its old time.",
     ),
     Fault(
@@ -96,7 +104,11 @@ FAULTS = [
         path=f"{ENGINE}upkeep.py",
         old='"names": {"$in": [name, []]}}',
         new='"names": name}',
-        tests=("tests/conformance/test_claims.py", "tests/conformance/test_plans.py"),
+        tests=(
+            "tests/conformance/test_guards.py",
+            "tests/conformance/test_claims.py",
+            "tests/conformance/test_plans.py",
+        ),
         says="Parked jobs stay parked although a worker is there that takes any name.",
     ),
     Fault(
@@ -104,7 +116,10 @@ FAULTS = [
         path=f"{ENGINE}permits.py",
         old="                await self._give_back(grant, held - set(demand))\n",
         new="",
-        tests=("tests/conformance/test_limits.py",),
+        tests=(
+            "tests/conformance/test_permits.py",
+            "tests/conformance/test_limits.py",
+        ),
         says="Room that was reserved in a round that failed is not given back.",
     ),
     Fault(
@@ -144,7 +159,10 @@ FAULTS = [
         path=f"{ENGINE}enqueue.py",
         old='        if index == "custom_id":\n            match["queue"] = document["queue"]\n',
         new="",
-        tests=("tests/conformance/test_enqueue.py",),
+        tests=(
+            "tests/conformance/test_borders.py",
+            "tests/conformance/test_enqueue.py",
+        ),
         says="An enqueue is answered with the job that has its id in another queue.",
     ),
     Fault(
@@ -153,7 +171,10 @@ FAULTS = [
         old='                if found and found[0].get("replaced_by") == document["_id"]:\n'
         "                    replaced = found[0]\n",
         new="",
-        tests=("tests/conformance/test_deduplication.py",),
+        tests=(
+            "tests/conformance/test_guards.py",
+            "tests/conformance/test_deduplication.py",
+        ),
         says="A replacement whose answer was lost and that is due at once is made a second time.",
     ),
     Fault(
@@ -161,7 +182,10 @@ FAULTS = [
         path=f"{ENGINE}crons.py",
         old="            if time.monotonic() - read_at > STALE_SECONDS:",
         new="            if read_at - time.monotonic() > STALE_SECONDS:",
-        tests=("tests/conformance/test_crons.py",),
+        tests=(
+            "tests/conformance/test_guards.py",
+            "tests/conformance/test_crons.py",
+        ),
         says="A scheduler that stood still makes the job of a slot that was done and forgotten.",
     ),
     Fault(
@@ -185,7 +209,11 @@ FAULTS = [
         path=f"{ENGINE}dead_letters.py",
         old="count_documents(match, limit=cap + 1)",
         new="count_documents(match, limit=cap)",
-        tests=("tests/conformance/test_dead_letters.py", "tests/schema/test_dead_letters.py"),
+        tests=(
+            "tests/conformance/test_counts.py",
+            "tests/conformance/test_dead_letters.py",
+            "tests/schema/test_dead_letters.py",
+        ),
         says="A count that stopped at its bound says that it is exact.",
     ),
     Fault(
@@ -217,7 +245,7 @@ FAULTS = [
         path=f"{ENGINE}keys.py",
         old="beyond = key.grants - caller.scopes",
         new="beyond = key.grants - caller.scopes if caller.org is not None else frozenset()",
-        tests=("tests/conformance/test_keys.py", "tests/app/test_auth.py"),
+        tests=("tests/conformance/test_borders.py", "tests/conformance/test_keys.py", "tests/app/test_auth.py"),
         says="An operator's key makes keys that may do more than itself.",
     ),
     Fault(
@@ -233,7 +261,12 @@ FAULTS = [
         path=f"{ENGINE}queues.py",
         old="            totals[row.queue] += row.completed + row.failed",
         new="            totals[row.queue] += row.completed",
-        tests=("tests/schema/test_queues.py", "tests/conformance/test_metrics.py", "tests/conformance/test_streams.py"),
+        tests=(
+            "tests/conformance/test_counts.py",
+            "tests/schema/test_queues.py",
+            "tests/conformance/test_metrics.py",
+            "tests/conformance/test_streams.py",
+        ),
         says="The throughput of a queue leaves out what failed.",
     ),
     Fault(
@@ -257,7 +290,7 @@ FAULTS = [
         path=f"{ENGINE}flows.py",
         old='                match = {"org": caller.owner, "idempotency_key": idempotency_key}',
         new='                match = {"idempotency_key": idempotency_key}',
-        tests=("tests/conformance/test_flows.py", "tests/schema/test_flows.py"),
+        tests=("tests/conformance/test_borders.py", "tests/conformance/test_flows.py", "tests/schema/test_flows.py"),
         says="A repeated flow is looked for among the keys of all tenants.",
     ),
     Fault(
@@ -273,7 +306,10 @@ FAULTS = [
         path=f"{ENGINE}deliveries.py",
         old="        if controls.operator.paused or controls.holds_lane(line.org, line.group):",
         new="        if controls.operator.paused:",
-        tests=("tests/conformance/test_webhooks.py",),
+        tests=(
+            "tests/conformance/test_guards.py",
+            "tests/conformance/test_webhooks.py",
+        ),
         says="Deliveries of a paused group are claimed and given back again and again.",
     ),
     Fault(

@@ -181,7 +181,11 @@ FAULTS = [
         path="app/rest/conveyor/wire.py",
         old='OUTCOMES: Final = {"running": "active", "lost": "failed", "expired": "failed"}',
         new='OUTCOMES: Final = {"running": "active", "expired": "failed"}',
-        tests=("tests/app/rest/test_conveyor_rules.py", "tests/app/rest/test_conveyor.py"),
+        tests=(
+            "tests/app/rest/test_words.py",
+            "tests/app/rest/test_conveyor_rules.py",
+            "tests/app/rest/test_conveyor.py",
+        ),
         says="An attempt that died with its worker has a status that Conveyor does not have.",
     ),
     Fault(
@@ -246,7 +250,11 @@ FAULTS = [
         path="app/rest/asyncmq/wire.py",
         old='    return "expired" if name == "failed" and expired else name',
         new="    return name",
-        tests=("tests/app/rest/test_asyncmq.py", "tests/app/rest/test_asyncmq_runtime.py"),
+        tests=(
+            "tests/app/rest/test_words.py",
+            "tests/app/rest/test_asyncmq.py",
+            "tests/app/rest/test_asyncmq_runtime.py",
+        ),
         says="A job whose time to live passed is shown as one that failed.",
     ),
     Fault(
@@ -254,7 +262,10 @@ FAULTS = [
         path="app/rest/asyncmq/wire.py",
         old='    return "healthy" if share <= HEALTHY else "warning" if share <= 1 else "stale"',
         new='    return "healthy" if share <= 1 else "warning" if share <= 2 else "stale"',
-        tests=("tests/app/rest/test_asyncmq.py",),
+        tests=(
+            "tests/app/rest/test_words.py",
+            "tests/app/rest/test_asyncmq.py",
+        ),
         says="A worker whose lease is over is shown with a warning alone.",
     ),
     Fault(
@@ -278,7 +289,10 @@ FAULTS = [
         path="app/rest/asyncmq/acting.py",
         old="        except SwitchtowerError as error:\n            refused.append(error.message)\n",
         new="        except SwitchtowerError as error:\n            refused.append(error.message)\n            break\n",
-        tests=("tests/app/rest/test_asyncmq_forms.py",),
+        tests=(
+            "tests/app/rest/test_words.py",
+            "tests/app/rest/test_asyncmq_forms.py",
+        ),
         says="Of many jobs those behind one that is refused are left as they are.",
     ),
 ]

@@ -26,7 +26,10 @@ FAULTS = [
         path="switchtower/crons.py",
         old='return hour.startswith("*") or (minute.startswith("*") and "," not in hour and "-" in hour)',
         new='return hour.startswith("*")',
-        tests=("tests/switchtower/test_crons.py",),
+        tests=(
+            "tests/switchtower/test_schedules.py",
+            "tests/switchtower/test_crons.py",
+        ),
         says="A schedule of every minute of a range of hours loses or doubles an hour when clocks change.",
     ),
     Fault(
@@ -66,7 +69,11 @@ FAULTS = [
         path="switchtower/payloads.py",
         old='if value != value or value in (float("inf"), float("-inf")):',
         new='if value != value or value == float("inf"):',
-        tests=("tests/switchtower/test_payloads.py", "tests/switchtower/test_jobs.py"),
+        tests=(
+            "tests/switchtower/test_bounds.py",
+            "tests/switchtower/test_payloads.py",
+            "tests/switchtower/test_jobs.py",
+        ),
         says="A payload with minus infinity is taken, and comes back as null.",
     ),
     Fault(
@@ -74,7 +81,7 @@ FAULTS = [
         path="switchtower/limits.py",
         old="any((self.queue, self.per_group, *self.names.values(), *self.groups.values()))",
         new="any((self.queue, self.per_group, *self.names.values()))",
-        tests=("tests/conformance/test_limits.py", "tests/schema/test_limits.py"),
+        tests=("tests/switchtower/test_bounds.py", "tests/conformance/test_limits.py", "tests/schema/test_limits.py"),
         says="Where a single group is limited and nothing else, nothing is.",
     ),
     Fault(
@@ -126,7 +133,10 @@ FAULTS = [
         path="switchtower/events.py",
         old="if event.cursor <= self._seen or not self._match(event):",
         new="if event.cursor < self._seen or not self._match(event):",
-        tests=("tests/switchtower/test_events.py",),
+        tests=(
+            "tests/switchtower/test_hub.py",
+            "tests/switchtower/test_events.py",
+        ),
         says="A reader that comes back to a hub that is behind is told its last event once more.",
     ),
     Fault(

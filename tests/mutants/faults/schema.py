@@ -18,7 +18,12 @@ FAULTS = [
         path="schema/resolvers/claims.py",
         old="and all(map(reach.sees, worker.queues))",
         new="and any(map(reach.sees, worker.queues))",
-        tests=("tests/schema/test_claims.py", "tests/app/rest/test_queue_list.py", "tests/schema/test_tenancy.py"),
+        tests=(
+            "tests/schema/test_edges.py",
+            "tests/schema/test_claims.py",
+            "tests/app/rest/test_queue_list.py",
+            "tests/schema/test_tenancy.py",
+        ),
         says="A key speaks for a worker that serves queues which it does not see.",
     ),
     Fault(
@@ -34,7 +39,10 @@ FAULTS = [
         path="schema/resolvers/claims.py",
         old="leased.backoff.wait_ms(leased.attempt)",
         new="leased.backoff.wait_ms(leased.attempt + 1)",
-        tests=("tests/schema/test_claims.py",),
+        tests=(
+            "tests/schema/test_edges.py",
+            "tests/schema/test_claims.py",
+        ),
         says="A failure that a worker reports over GraphQL waits as the next one should.",
     ),
     Fault(
@@ -42,7 +50,12 @@ FAULTS = [
         path="schema/resolvers/streams.py",
         old="            and (queues is None or event.queue in queues)\n            and wanted(event)",
         new="            and wanted(event)",
-        tests=("tests/app/rest/test_reach.py", "tests/app/rest/test_queue_list.py", "tests/schema/test_streams.py"),
+        tests=(
+            "tests/schema/test_edges.py",
+            "tests/app/rest/test_reach.py",
+            "tests/app/rest/test_queue_list.py",
+            "tests/schema/test_streams.py",
+        ),
         says="A key that sees few queues is told what happens in all.",
     ),
     Fault(
@@ -59,7 +72,10 @@ FAULTS = [
         path="schema/resolvers/jobs.py",
         old="(event.to_state in self.to and event.from_state != event.to_state)",
         new="event.to_state in self.to",
-        tests=("tests/schema/test_streams.py",),
+        tests=(
+            "tests/schema/test_edges.py",
+            "tests/schema/test_streams.py",
+        ),
         says="Who waits for jobs to become active is told of every request to cancel one.",
     ),
     Fault(
@@ -67,7 +83,10 @@ FAULTS = [
         path="schema/resolvers/jobs.py",
         old="await context.engine.keys.check_quota(len(good), caller=context.caller)",
         new="await context.engine.keys.check_quota(1, caller=context.caller)",
-        tests=("tests/schema/test_quota.py",),
+        tests=(
+            "tests/schema/test_edges.py",
+            "tests/schema/test_quota.py",
+        ),
         says="Many jobs of one call count as one.",
     ),
     Fault(
@@ -99,7 +118,7 @@ FAULTS = [
         path="schema/resolvers/metrics.py",
         old="    return [] if context.caller.reach != EVERYTHING else await",
         new="    return [] if context.caller.queues is not None else await",
-        tests=("tests/app/rest/test_reach.py", "tests/schema/test_tenancy.py"),
+        tests=("tests/schema/test_edges.py", "tests/app/rest/test_reach.py", "tests/schema/test_tenancy.py"),
         says="A tenant sees the totals of all tenants.",
     ),
     Fault(
@@ -107,7 +126,10 @@ FAULTS = [
         path="schema/resolvers/export.py",
         old="until = begun if filter.created_before is None else min(begun, filter.created_before)",
         new="until = begun",
-        tests=("tests/app/test_export.py",),
+        tests=(
+            "tests/schema/test_edges.py",
+            "tests/app/test_export.py",
+        ),
         says="An export has jobs that were created after its filter's end.",
     ),
     Fault(
@@ -127,19 +149,11 @@ FAULTS = [
         says="A filter may name a million ids.",
     ),
     Fault(
-        id="literal-with-a-key-twice",
-        path="schema/scalars.py",
-        old="        if len(names) != len(node.fields):",
-        new="        if not names and node.fields:",
-        tests=("tests/schema/test_scalars.py",),
-        says="Of a JSON literal that has a key twice the last one is kept.",
-    ),
-    Fault(
         id="children-of-the-larger-page",
         path="schema/loaders.py",
         old="    return [_first(found[id], size) for id, size, _ in keys]",
         new="    return [found[id] for id, _, _ in keys]",
-        tests=("tests/schema/test_loading.py", "tests/schema/test_jobs.py"),
+        tests=("tests/schema/test_edges.py", "tests/schema/test_loading.py", "tests/schema/test_jobs.py"),
         says="Two lists of children of different sizes in one question both have the larger.",
     ),
     Fault(

@@ -20,7 +20,10 @@ FAULTS = [
         path=f"{STORE}transitions.py",
         old='"claims": {"$subtract": ["$claims", 1]},',
         new='"claims": "$claims",',
-        tests=("tests/conformance/test_runs.py",),
+        tests=(
+            "tests/conformance/test_ends.py",
+            "tests/conformance/test_runs.py",
+        ),
         says="Jobs that are given back count against the claims that a killer of hosts is allowed.",
     ),
     Fault(
@@ -52,7 +55,11 @@ FAULTS = [
         path=f"{STORE}transitions.py",
         old='{"$and": [STARTED, {"$gte": ["$attempt", "$max_attempts"]}]},',
         new='{"$gte": ["$attempt", "$max_attempts"]},',
-        tests=("tests/conformance/test_runs.py", "tests/conformance/test_operations.py"),
+        tests=(
+            "tests/conformance/test_ends.py",
+            "tests/conformance/test_runs.py",
+            "tests/conformance/test_operations.py",
+        ),
         says="A retry that keeps its used attempts fails when its worker dies before it began.",
     ),
     Fault(
@@ -85,6 +92,7 @@ FAULTS = [
         old='    "pending": GONE,\n    "parked": GONE,\n}',
         new='    "pending": GONE,\n}',
         tests=(
+            "tests/conformance/test_ends.py",
             "tests/conformance/test_transitions.py",
             "tests/conformance/test_operations.py",
             "tests/conformance/test_claims.py",
@@ -117,7 +125,11 @@ FAULTS = [
         path=f"{STORE}claims.py",
         old='return {id: last["as"] for id, last in said.items() if last["token"] == token_hash(tokens[id])}',
         new='return {id: last["as"] for id, last in said.items()}',
-        tests=("tests/conformance/test_transitions.py", "tests/conformance/test_runs.py"),
+        tests=(
+            "tests/schema/test_claims.py",
+            "tests/conformance/test_transitions.py",
+            "tests/conformance/test_runs.py",
+        ),
         says="A worker that lost its lease is told that its report was recorded.",
     ),
     Fault(
@@ -125,7 +137,11 @@ FAULTS = [
         path=f"{STORE}claims.py",
         old='return [(ids, {"event_seq": kind[0]}, plain.claim(',
         new="return [(ids, {}, plain.claim(",
-        tests=("tests/conformance/test_plain.py", "tests/conformance/test_claims.py"),
+        tests=(
+            "tests/conformance/test_guards.py",
+            "tests/conformance/test_plain.py",
+            "tests/conformance/test_claims.py",
+        ),
         says="A batch hands out jobs as they were read, although they changed since.",
     ),
     Fault(
@@ -165,7 +181,10 @@ FAULTS = [
         path=f"{STORE}permits.py",
         old="kept_ms = limit.rate.per_ms if limit.rate is not None else 0\n    return {",
         new="kept_ms = 0\n    return {",
-        tests=("tests/conformance/test_limits.py",),
+        tests=(
+            "tests/conformance/test_permits.py",
+            "tests/conformance/test_limits.py",
+        ),
         says="What a claimer claimed before it died counts in no rate once its reservation ended.",
     ),
     Fault(
@@ -173,7 +192,7 @@ FAULTS = [
         path=f"{STORE}permits.py",
         old="dated if at > now - interval]",
         new="dated if at > now - interval / 2]",
-        tests=("tests/conformance/test_limits.py", "tests/schema/test_limits.py"),
+        tests=("tests/conformance/test_permits.py", "tests/conformance/test_limits.py", "tests/schema/test_limits.py"),
         says="A rate is kept for half of its interval only.",
     ),
     Fault(
@@ -181,7 +200,11 @@ FAULTS = [
         path=f"{STORE}outbox.py",
         old='{"_id": {"$in": ids}, "generation": generation, "outbox": {"$exists": True}}, {"$unset"',
         new='{"_id": {"$in": ids}, "outbox": {"$exists": True}}, {"$unset"',
-        tests=("tests/conformance/test_dead_letters.py", "tests/conformance/test_operations.py"),
+        tests=(
+            "tests/conformance/test_ends.py",
+            "tests/conformance/test_dead_letters.py",
+            "tests/conformance/test_operations.py",
+        ),
         says="A slow relayer drops what a retried job declared when it failed again.",
     ),
     Fault(
@@ -189,7 +212,7 @@ FAULTS = [
         path=f"{STORE}outbox.py",
         old='{"$subtract": ["$$NOW", 60_000]}',
         new='{"$subtract": ["$$NOW", 6_000]}',
-        tests=("tests/conformance/test_links.py", "tests/conformance/test_flows.py"),
+        tests=("tests/conformance/test_ends.py", "tests/conformance/test_links.py", "tests/conformance/test_flows.py"),
         says="A parent is freed before the child that it waits for was inserted.",
     ),
     Fault(
@@ -205,7 +228,11 @@ FAULTS = [
         path=f"{STORE}indexes.py",
         old='IndexModel([("idle_at", 1)], name="idle_at", expireAfterSeconds=0),',
         new='IndexModel([("idle_at", 1)], name="idle_at"),',
-        tests=("tests/conformance/test_limits.py", "tests/conformance/test_availability.py"),
+        tests=(
+            "tests/conformance/test_permits.py",
+            "tests/conformance/test_limits.py",
+            "tests/conformance/test_availability.py",
+        ),
         says="The documents of limits that nobody uses any more are kept for ever.",
     ),
     Fault(
@@ -221,7 +248,10 @@ FAULTS = [
         path=f"{STORE}leases.py",
         old='{"_id": worker_id, "state": {"$in": PRESENT}, "$expr": {"$lt": ["$expires_at", "$$NOW"]}},',
         new='{"_id": worker_id, "state": {"$in": PRESENT}},',
-        tests=("tests/conformance/test_runs.py",),
+        tests=(
+            "tests/conformance/test_guards.py",
+            "tests/conformance/test_runs.py",
+        ),
         says="A worker that renewed just now is declared lost.",
     ),
     Fault(
@@ -245,7 +275,11 @@ FAULTS = [
         path=f"{STORE}counters.py",
         old='        if event.type == "rescue" and event.to_state == "failed":\n            outcome = "failed"\n',
         new="",
-        tests=("tests/conformance/test_metrics.py", "tests/conformance/test_streams.py"),
+        tests=(
+            "tests/switchtower/store/test_counters.py",
+            "tests/conformance/test_metrics.py",
+            "tests/conformance/test_streams.py",
+        ),
         says="Jobs that failed with their worker are in no metric.",
     ),
     Fault(
@@ -261,7 +295,7 @@ FAULTS = [
         path=f"{STORE}listing.py",
         old="    more = len(rows) > size\n",
         new="    more = len(rows) >= size\n",
-        tests=("tests/schema/test_jobs.py", "tests/conformance/test_search.py"),
+        tests=("tests/conformance/test_pages.py", "tests/schema/test_jobs.py", "tests/conformance/test_search.py"),
         says="A page that ends with the last job says that more follow.",
     ),
     Fault(
@@ -270,19 +304,12 @@ FAULTS = [
         old='    if sign == "<":\n        rest.append({field: None})\n',
         new="",
         tests=(
+            "tests/conformance/test_pages.py",
             "tests/switchtower/store/test_listing.py",
             "tests/conformance/test_plans.py",
             "tests/schema/test_jobs.py",
         ),
         says="Jobs that have not ended are on no page behind the first of a list by ends.",
-    ),
-    Fault(
-        id="tick-ignores-a-change",
-        path=f"{STORE}crons.py",
-        old='"enabled": True, "due": [], "event_seq": cron["event_seq"]},',
-        new='"enabled": True, "due": []},',
-        tests=("tests/conformance/test_crons.py",),
-        says="A tick that read a cron before it was changed puts its old next time back.",
     ),
     Fault(
         id="skip-decided-twice",
@@ -305,7 +332,7 @@ FAULTS = [
         path=f"{STORE}keys.py",
         old='find_one({"dev": {"$exists": False}}, {"_id": 1})',
         new='find_one({"dev": {"$exists": False}, "revoked_at": None}, {"_id": 1})',
-        tests=("tests/app/test_auth.py", "tests/conformance/test_keys.py"),
+        tests=("tests/conformance/test_borders.py", "tests/app/test_auth.py", "tests/conformance/test_keys.py"),
         says="A server that starts when every key was revoked lets everybody in.",
     ),
     Fault(
@@ -329,7 +356,11 @@ FAULTS = [
         path=f"{STORE}workflows.py",
         old='store.events.find_one({"org": org, "key": key})',
         new='store.events.find_one({"key": key})',
-        tests=("tests/conformance/test_workflows.py", "tests/schema/test_tenancy.py"),
+        tests=(
+            "tests/conformance/test_borders.py",
+            "tests/conformance/test_workflows.py",
+            "tests/schema/test_tenancy.py",
+        ),
         says="A repeated event is answered with another tenant's event of the same key.",
     ),
     Fault(
@@ -337,7 +368,10 @@ FAULTS = [
         path=f"{STORE}workflows.py",
         old='"consumed_by": event["consumed_by"], "lease": event["lease"]}',
         new='"consumed_by": event["consumed_by"]}',
-        tests=("tests/conformance/test_workflows.py",),
+        tests=(
+            "tests/conformance/test_ends.py",
+            "tests/conformance/test_workflows.py",
+        ),
         says="A worker that lost its lease takes an event back that its run has consumed since.",
     ),
     Fault(
@@ -369,7 +403,11 @@ FAULTS = [
         path=f"{STORE}operations.py",
         old='"scheduled_for": when(later, at, GONE),\n                "parked": GONE,',
         new='"scheduled_for": when(later, at, GONE),',
-        tests=("tests/conformance/test_reschedule.py", "tests/app/rest/test_dispatched.py"),
+        tests=(
+            "tests/conformance/test_ends.py",
+            "tests/conformance/test_reschedule.py",
+            "tests/app/rest/test_dispatched.py",
+        ),
         says="A parked job that is put off is still parked when its time has come.",
     ),
     Fault(
@@ -377,7 +415,11 @@ FAULTS = [
         path=f"{STORE}queues.py",
         old='parts.append((f"g\\x1f{org}\\x1f{group}", controls.limits.of_group(group)))',
         new='parts.append((f"g\\x1f\\x1f{group}", controls.limits.of_group(group)))',
-        tests=("tests/conformance/test_limits.py", "tests/conformance/test_lanes.py"),
+        tests=(
+            "tests/conformance/test_borders.py",
+            "tests/conformance/test_limits.py",
+            "tests/conformance/test_lanes.py",
+        ),
         says="Groups of two tenants that have the same name are limited together.",
     ),
     Fault(
@@ -421,7 +463,10 @@ FAULTS = [
         path=f"{STORE}documents.py",
         old='recovered=d["claims"] - 1 > attempt,',
         new='recovered=d["claims"] > attempt,',
-        tests=("tests/conformance/test_runs.py",),
+        tests=(
+            "tests/conformance/test_ends.py",
+            "tests/conformance/test_runs.py",
+        ),
         says="Every job is taken for one whose first worker died before it began.",
     ),
     Fault(
@@ -437,7 +482,10 @@ FAULTS = [
         path=f"{STORE}jobs.py",
         old='guard = {"unique_hold": new["unique_hold"], "reported": {"$exists": False}}',
         new='guard = {"unique_hold": new["unique_hold"]}',
-        tests=("tests/conformance/test_deduplication.py",),
+        tests=(
+            "tests/conformance/test_ends.py",
+            "tests/conformance/test_deduplication.py",
+        ),
         says="A job that ran and was put aside becomes what a later enqueue asked for.",
     ),
     Fault(
@@ -461,7 +509,10 @@ FAULTS = [
         path=f"{STORE}bulk.py",
         old='{"_id": id, "after": seen, "done": False},',
         new='{"_id": id},',
-        tests=("tests/conformance/test_operations.py",),
+        tests=(
+            "tests/conformance/test_guards.py",
+            "tests/conformance/test_operations.py",
+        ),
         says="A process that was taken for dead counts its chunk a second time.",
     ),
 ]

@@ -51,7 +51,10 @@ FAULTS = [
         old="        reason = self._policy.refusal(host, port)\n        if reason is not None:\n"
         "            raise BlockedAddress(reason)\n        self.stream",
         new="        self.stream",
-        tests=("tests/switchtower/test_addresses.py",),
+        tests=(
+            "tests/switchtower/test_guarded.py",
+            "tests/switchtower/test_addresses.py",
+        ),
         says="The last place before a packet leaves lets everything through.",
     ),
     Fault(
@@ -103,14 +106,6 @@ FAULTS = [
         says="A receiver drops what an operator makes run anew as a message that it has had.",
     ),
     Fault(
-        id="credentials-in-an-address",
-        path="switchtower/webhooks.py",
-        old='    if "@" in parts.netloc:',
-        new='    if "@" in parts.path:',
-        tests=("tests/conformance/test_webhooks.py", "tests/switchtower/test_addresses.py"),
-        says="An address with a password in it is taken.",
-    ),
-    Fault(
         id="rest-without-end",
         path="switchtower/endpoints.py",
         old="min(max(REST_SECONDS[0], known.rest_seconds * 2), REST_SECONDS[1])",
@@ -131,7 +126,11 @@ FAULTS = [
         path="switchtower/courier.py",
         old="            if parcel.job.id in lost or self._worker_id is None:",
         new="            if self._worker_id is None:",
-        tests=("tests/switchtower/test_courier.py", "tests/conformance/test_webhooks.py"),
+        tests=(
+            "tests/switchtower/test_errands.py",
+            "tests/switchtower/test_courier.py",
+            "tests/conformance/test_webhooks.py",
+        ),
         says="A delivery is sent although its start was refused: another sends it too.",
     ),
     Fault(
@@ -139,7 +138,10 @@ FAULTS = [
         path="switchtower/courier.py",
         old="(to_ms(job.expires_at) - self._engine.clock.now_ms()) / 1000",
         new="(self._engine.clock.now_ms() - to_ms(job.expires_at)) / 1000",
-        tests=("tests/switchtower/test_courier.py",),
+        tests=(
+            "tests/switchtower/test_errands.py",
+            "tests/switchtower/test_courier.py",
+        ),
         says="A delivery with a time to live expires at once.",
     ),
     Fault(
@@ -147,7 +149,10 @@ FAULTS = [
         path="switchtower/courier.py",
         old="        return seconds - min(5.0, seconds / 6)",
         new="        return seconds",
-        tests=("tests/switchtower/test_courier.py",),
+        tests=(
+            "tests/switchtower/test_errands.py",
+            "tests/switchtower/test_courier.py",
+        ),
         says="A courier that froze sends what others are sending already.",
     ),
     Fault(
@@ -155,7 +160,10 @@ FAULTS = [
         path="switchtower/courier.py",
         old="        for errand in self._errands.values():\n            errand.stop = None",
         new="        for errand in self._errands.values():\n            errand.stop = OutcomeKind.RELEASE",
-        tests=("tests/switchtower/test_courier.py",),
+        tests=(
+            "tests/switchtower/test_errands.py",
+            "tests/switchtower/test_courier.py",
+        ),
         says="A courier that lost its lease reports on deliveries that are others'.",
     ),
     Fault(
@@ -163,7 +171,10 @@ FAULTS = [
         path="switchtower/courier.py",
         old="        return min(PORTION, self._options.concurrency - len(self._errands))",
         new="        return PORTION",
-        tests=("tests/switchtower/test_courier.py",),
+        tests=(
+            "tests/switchtower/test_errands.py",
+            "tests/switchtower/test_courier.py",
+        ),
         says="A courier sends more at once than it may.",
     ),
 ]
