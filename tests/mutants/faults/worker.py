@@ -34,7 +34,10 @@ FAULTS = [
         path="switchtower/leases.py",
         old="            self._renewed_at = now\n            due = now + self._interval",
         new="            self._renewed_at = time.monotonic()\n            due = now + self._interval",
-        tests=("tests/switchtower/test_worker_parts.py",),
+        tests=(
+            "tests/switchtower/test_runners.py",
+            "tests/switchtower/test_worker_parts.py",
+        ),
         says="After a slow renewal a worker believes in its lease for longer than the database does.",
     ),
     Fault(
@@ -42,7 +45,10 @@ FAULTS = [
         path="switchtower/reports.py",
         old="                self._pending = batch + self._pending\n                self._noticed(reachable=False)",
         new="                self._pending = self._pending + batch\n                self._noticed(reachable=False)",
-        tests=("tests/switchtower/test_worker_parts.py",),
+        tests=(
+            "tests/switchtower/test_runners.py",
+            "tests/switchtower/test_worker_parts.py",
+        ),
         says="After an outage outcomes are recorded in another order than runs ended in.",
     ),
     Fault(
@@ -50,7 +56,11 @@ FAULTS = [
         path="switchtower/reports.py",
         old="            context.put_back(lines, progress)",
         new="            return",
-        tests=("tests/switchtower/test_worker_parts.py", "tests/switchtower/test_worker_stopping.py"),
+        tests=(
+            "tests/switchtower/test_runners.py",
+            "tests/switchtower/test_worker_parts.py",
+            "tests/switchtower/test_worker_stopping.py",
+        ),
         says="What a handler logs while the database is away is lost.",
     ),
     Fault(
@@ -74,7 +84,11 @@ FAULTS = [
         path="switchtower/slots.py",
         old="            if left <= 0:",
         new="            if left <= 0 and timeout_ms is None:",
-        tests=("tests/switchtower/test_worker_stopping.py", "tests/switchtower/test_worker.py"),
+        tests=(
+            "tests/switchtower/test_runners.py",
+            "tests/switchtower/test_worker_stopping.py",
+            "tests/switchtower/test_worker.py",
+        ),
         says="A handler with a timeout is called for a job whose time to live has passed.",
     ),
     Fault(
@@ -90,7 +104,10 @@ FAULTS = [
         path="switchtower/worker.py",
         old="and slot.context.id in ids and slot.context.stop_reason is None",
         new="and slot.context.id in ids",
-        tests=("tests/switchtower/test_worker_stopping.py",),
+        tests=(
+            "tests/switchtower/test_runners.py",
+            "tests/switchtower/test_worker_stopping.py",
+        ),
         says="A handler that cleans up after a cancel is cancelled again every half second.",
     ),
     Fault(
@@ -98,7 +115,10 @@ FAULTS = [
         path="switchtower/claiming.py",
         old="        if have > self._refill_below and have >= idle:",
         new="        if have > stock and have >= idle:",
-        tests=("tests/switchtower/test_worker_parts.py",),
+        tests=(
+            "tests/switchtower/test_runners.py",
+            "tests/switchtower/test_worker_parts.py",
+        ),
         says="Under a backlog a worker claims one job whenever one was begun.",
     ),
     Fault(
@@ -106,7 +126,11 @@ FAULTS = [
         path="switchtower/maintenance.py",
         old="                            await upkeep.relay_unseen(after=seen, until=hub.cursor)\n",
         new="",
-        tests=("tests/conformance/test_audit.py", "tests/conformance/test_streams.py"),
+        tests=(
+            "tests/switchtower/test_keeping.py",
+            "tests/conformance/test_audit.py",
+            "tests/conformance/test_streams.py",
+        ),
         says="Actions that the folder fell behind of leave no audit row.",
     ),
     Fault(
@@ -114,7 +138,10 @@ FAULTS = [
         path="switchtower/maintenance.py",
         old="                except Exception:\n                    # One duty",
         new="                except LookupError:\n                    # One duty",
-        tests=("tests/switchtower/test_maintenance.py",),
+        tests=(
+            "tests/switchtower/test_keeping.py",
+            "tests/switchtower/test_maintenance.py",
+        ),
         says="A duty that fails each time keeps those behind it from their turn.",
     ),
     Fault(
@@ -146,7 +173,11 @@ FAULTS = [
         path="switchtower/durable.py",
         old="lost = [id for id in row.children if id not in found and id in journal.run.job.pending]",
         new="lost: list[str] = []",
-        tests=("tests/switchtower/test_workflows.py", "tests/faults/test_workflow_crashes.py"),
+        tests=(
+            "tests/switchtower/test_durable.py",
+            "tests/switchtower/test_workflows.py",
+            "tests/faults/test_workflow_crashes.py",
+        ),
         says="Children whose worker died between the checkpoint and their creation are never made.",
     ),
 ]
