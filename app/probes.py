@@ -32,8 +32,9 @@ class Probes:
         self._indexes_checked_at = float("-inf")
 
     async def live(self, request: Request) -> Response:
-        """200 as long as the process answers."""
-        return _json(200, {"live": True})
+        """200 as long as the process answers; how often its database client had to be replaced."""
+        replaced = self.engine.clients_replaced if self.engine is not None else 0
+        return _json(200, {"live": True, "databaseClientsReplaced": replaced})
 
     async def ready(self, request: Request) -> Response:
         """200 or 503, with what was looked at."""

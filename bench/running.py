@@ -37,7 +37,7 @@ async def database(url: str, *, driver: str = "pymongo") -> AsyncIterator[Engine
         await engine.prepare()
         yield engine
     finally:
-        await engine._store.database.client.drop_database(engine.database_name)
+        await engine._store.database.command({"dropDatabase": 1})
         await engine.close()
 
 

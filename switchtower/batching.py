@@ -185,20 +185,21 @@ def joined(batch: Batch) -> None:
 
 
 async def _called(handle: Handle, members: list[Member]) -> None:
+    own = asyncio.current_task()
     try:
         results = _of_each(await handle([context for context, _ in members]), len(members))
-    except GeneratorExit:
-        raise
     except BaseException as error:
+        if isinstance(error, GeneratorExit) and asyncio.current_task() is not own:
+            # The coroutine is thrown away; a handler that raises this by itself has failed.
+            raise
         results = [error] * len(members)
     for (_, future), result in zip(members, results, strict=True):
         if future.done():
             continue
-        if isinstance(result, StopIteration):
-            # A future refuses this one exception; the handler's failure would be lost with it.
-            future.set_exception(RuntimeError("The handler raised StopIteration."))
-        elif isinstance(result, BaseException):
-            future.set_exception(result)
+        if isinstance(result, BaseException):
+            # A future refuses StopIteration, and this one would end the waiting of another.
+            refused = isinstance(result, (StopIteration, GeneratorExit))
+            future.set_exception(RuntimeError(f"The handler raised {type(result).__name__}.") if refused else result)
         else:
             future.set_result(result)
 

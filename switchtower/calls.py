@@ -64,7 +64,7 @@ class Calls:
         run = self._bare(task)
         if self._app.middlewares or self._app.hooks.start:
             run = _isolated(self._wrapped(run))
-        elif task.kind is HandlerKind.ASYNC:
+        elif task.kind is not HandlerKind.PROCESS:
             run = _isolated(run)
         return Call(task.arguments, run, task.timeout_ms, task.kind is not HandlerKind.THREAD, task.batch)
 
@@ -72,30 +72,35 @@ class Calls:
         function: Any = task.function
         if task.batch is not None:
             return functools.partial(join, self._for_many(task))
-        if task.kind is HandlerKind.ASYNC:
-            if task.arguments.takes_context:
-                return lambda context, arguments: function(context, **arguments)
-            return lambda context, arguments: function(**arguments)
         if task.kind is HandlerKind.PROCESS:
             return functools.partial(self._processes.call, task)
+        takes_context = task.arguments.takes_context
 
-        def in_thread(context: JobContext, arguments: dict[str, Any]) -> Awaitable[Any]:
-            positional = (context,) if task.arguments.takes_context else ()
+        async def on_loop(context: JobContext, arguments: dict[str, Any]) -> Any:
+            result = await (function(context, **arguments) if takes_context else function(**arguments))
+            return await _awaited(context, result) if inspect.isawaitable(result) else result
+
+        async def in_thread(context: JobContext, arguments: dict[str, Any]) -> Any:
+            positional = (context,) if takes_context else ()
             call = functools.partial(contextvars.copy_context().run, function, *positional, **arguments)
-            return asyncio.get_running_loop().run_in_executor(self._threads, _contained, call)
+            result = await asyncio.get_running_loop().run_in_executor(self._threads, _contained, call)
+            return await _awaited(context, result) if inspect.isawaitable(result) else result
 
-        return in_thread
+        return on_loop if task.kind is HandlerKind.ASYNC else in_thread
 
     def _for_many(self, task: Task[..., Any]) -> Callable[[list[JobContext]], Awaitable[Any]]:
         function: Any = task.function
-        if task.kind is HandlerKind.ASYNC:
-            return lambda contexts: function(contexts)
 
-        def in_thread(contexts: list[JobContext]) -> Awaitable[Any]:
+        async def on_loop(contexts: list[JobContext]) -> Any:
+            result = await function(contexts)
+            return await result if inspect.isawaitable(result) else result
+
+        async def in_thread(contexts: list[JobContext]) -> Any:
             call = functools.partial(contextvars.copy_context().run, function, contexts)
-            return asyncio.get_running_loop().run_in_executor(self._threads, _contained, call)
+            result = await asyncio.get_running_loop().run_in_executor(self._threads, _contained, call)
+            return await result if inspect.isawaitable(result) else result
 
-        return in_thread
+        return on_loop if task.kind is HandlerKind.ASYNC else in_thread
 
     def _wrapped(self, run: Runner) -> Runner:
         middlewares = tuple(reversed(self._app.middlewares))
@@ -139,6 +144,19 @@ def _in_context(variables: contextvars.Context, call: Any) -> Generator[Any, Any
             step, value = call.throw, error
 
 
+async def _awaited(context: JobContext, result: Awaitable[Any]) -> Any:
+    """What a function returned that, whatever it looks like, turned out to be asynchronous: an ordinary wrapper of a
+    coroutine function, say. From here on a stop interrupts it as it does any coroutine."""
+    if context.cancelled:
+        if inspect.iscoroutine(result):
+            result.close()
+        raise asyncio.CancelledError
+    context.interruptible = True
+    while inspect.isawaitable(result):
+        result = await result
+    return result
+
+
 def _contained(call: Callable[[], Any]) -> Any:
     try:
         return call()
@@ -154,5 +172,13 @@ async def run_hooks(hooks: Iterable[Callable[..., Any]], *arguments: Any) -> Non
             answer = hook(*arguments)
             if inspect.isawaitable(answer):
                 await answer
-        except Exception:
+        except GeneratorExit:
+            raise
+        except asyncio.CancelledError:
+            # Whoever is cancelled itself ends; a hook that raises this by itself is one that failed.
+            task = asyncio.current_task()
+            if task is None or task.cancelling():
+                raise
+            logger.exception("the hook %s failed", getattr(hook, "__qualname__", hook))
+        except BaseException:
             logger.exception("the hook %s failed", getattr(hook, "__qualname__", hook))

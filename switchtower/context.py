@@ -7,7 +7,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine, Generator
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -44,16 +44,18 @@ class Signal(Exception):
     recorded: Callable[[], Coroutine[Any, Any, None]] | None = None
 
     def __str__(self) -> str:
-        return str(self.args[-1])
+        return str(self.args[-1]) if self.args else type(self).__name__
 
 
 class RetryAt(Signal):
-    """Ends this attempt and asks for the next one at `when`: a time with a zone, or seconds from now.
+    """Ends this attempt and asks for the next one at `when`: a time with a zone, or seconds (or a timedelta) from now.
 
     The attempt counts; when it was the last one, the job fails.
     """
 
-    def __init__(self, when: datetime | float, message: str = "The handler asked to be retried later.") -> None:
+    def __init__(
+        self, when: datetime | timedelta | float, message: str = "The handler asked to be retried later."
+    ) -> None:
         super().__init__(when, message)
         if isinstance(when, datetime) and when.tzinfo is None:
             raise InvalidInput("when", "needs a time zone.")
@@ -61,15 +63,17 @@ class RetryAt(Signal):
 
 
 class Snooze(Signal):
-    """Puts the job aside for `seconds`; the attempt is given back."""
+    """Puts the job aside for `seconds` (a number or a timedelta); the attempt is given back."""
 
-    def __init__(self, seconds: float, message: str = "The handler put the job aside.") -> None:
+    def __init__(self, seconds: timedelta | float, message: str = "The handler put the job aside.") -> None:
         super().__init__(seconds, message)
         self.seconds = seconds
 
 
 class Fail(Signal):
     """Fails the job for good, whatever attempts are left; it goes to the dead letters, with `error` if given."""
+
+    error: JobError | None = None
 
     def __init__(self, message: str = "The handler gave up.", *, error: JobError | None = None) -> None:
         super().__init__(message)
@@ -159,6 +163,7 @@ class JobContext:
         "_stop",
         "_waiters",
         "ended",
+        "interruptible",
         "job",
         "spoke",
     )
@@ -177,6 +182,8 @@ class JobContext:
         self._progress: Any = ...
         self._dirty = False
         self.ended = False
+        self.interruptible = False
+        """Whether a handler that began elsewhere goes on as a coroutine, which a stop can interrupt."""
         self.spoke = False
 
     @property

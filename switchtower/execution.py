@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import traceback
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import PurePath
 from types import TracebackType
 from typing import Any
@@ -21,13 +21,28 @@ from switchtower.payloads import TEXT_LIMIT, check_value, truncated, truncated_t
 from switchtower.retry import MAX_WAIT_MS
 from switchtower.workers import Outcome, OutcomeKind
 
-__all__ = ["HandlerError", "classify", "describe_error", "misfit", "storable_result"]
+__all__ = [
+    "HandlerError",
+    "InvalidSignal",
+    "classify",
+    "describe_error",
+    "misfit",
+    "portable_signal",
+    "storable_result",
+]
 
 STACK_LIMIT = 16 * 1024
 MESSAGE_LIMIT = 8 * 1024
 RESULT_LIMIT = TEXT_LIMIT
 
 K = OutcomeKind
+
+OURS = ("builtins", "switchtower.context", "switchtower.execution")
+"""Modules whose exceptions are told by their name alone."""
+
+
+class InvalidSignal(Exception):
+    """A signal that does not say what its handler wants."""
 
 
 class HandlerError(Exception):
@@ -43,6 +58,8 @@ def classify(
 ) -> Outcome | None:
     """What to report of a run that returned `result` or raised `error`, after it was told to `stop` (if it was).
 
+    It raises nothing, whatever the handler returned or raised: what cannot be classified is a failed attempt.
+
     Effect: none; nothing is read but the arguments, and the backoff's random draw.
 
     Returns:
@@ -50,6 +67,23 @@ def classify(
     """
     if stop is Stop.LEASE_LOST:
         return None
+    try:
+        return _classify(job, result, error, stop, now, ran_ms)
+    except Exception as fault:
+        # A signal with arguments that mean nothing, above all.
+        return Outcome(
+            job.id,
+            job.token,
+            K.FAIL,
+            error=describe_error(fault),
+            wait_ms=job.backoff.wait_ms(job.number),
+            ran_ms=ran_ms,
+        )
+
+
+def _classify(
+    job: ClaimedJob, result: Any, error: BaseException | None, stop: Stop | None, now: datetime, ran_ms: int
+) -> Outcome:
     if error is None:
         return Outcome(job.id, job.token, K.COMPLETE, result=storable_result(result), ran_ms=ran_ms)
     outcome = Outcome(job.id, job.token, K.FAIL, ran_ms=ran_ms)
@@ -79,26 +113,61 @@ def classify(
 def _signalled(outcome: Outcome, signal: Signal, now: datetime) -> Outcome:
     match signal:
         case RetryAt():
+            outcome.wait_ms = _wait_ms(signal, "when", now)
             outcome.kind = K.RETRY_AT
-            outcome.wait_ms = _wait_ms(signal.when, now)
             outcome.error = describe_error(signal)
         case Snooze():
+            outcome.wait_ms = _wait_ms(signal, "seconds", now)
             outcome.kind = K.SNOOZE
-            outcome.wait_ms = _wait_ms(signal.seconds, now)
         case WaitForChildren():
             outcome.kind = K.SUSPEND
         case Fail():
             outcome.kind = K.BURY
             kind = ErrorKind.DEPENDENCY if isinstance(signal, ChildFailed) else ErrorKind.FATAL
-            outcome.error = signal.error or describe_error(signal, kind)
+            outcome.error = signal.error if isinstance(signal.error, JobError) else describe_error(signal, kind)
         case _:
             outcome.error = describe_error(signal)
     return outcome
 
 
-def _wait_ms(when: datetime | float, now: datetime) -> int:
-    seconds = (when - now).total_seconds() if isinstance(when, datetime) else float(when)
-    return 0 if math.isnan(seconds) else int(min(max(seconds, 0.0) * 1000, MAX_WAIT_MS))
+def _wait_ms(signal: Signal, argument: str, now: datetime) -> int:
+    """How long the signal asks to wait. Raises: InvalidSignal when it does not say so."""
+    when = getattr(signal, argument, None)
+    if isinstance(when, datetime) and when.tzinfo is not None:
+        seconds = (when - now).total_seconds()
+    elif isinstance(when, timedelta):
+        seconds = when.total_seconds()
+    elif isinstance(when, (int, float)) and not isinstance(when, bool) and not math.isnan(when):
+        seconds = float(max(min(when, MAX_WAIT_MS), 0))
+    else:
+        what = "nothing (does its __init__ call super().__init__?)" if when is None else f"a {type(when).__name__}"
+        raise InvalidSignal(
+            f"The handler raised {type(signal).__name__}, whose `{argument}` is {what}: "
+            "give seconds, a timedelta" + (", or a datetime with a time zone." if argument == "when" else ".")
+        ) from signal
+    return int(min(max(seconds, 0.0) * 1000, MAX_WAIT_MS))
+
+
+def portable_signal(signal: Signal) -> Signal:
+    """The signal as one of ours, which any process can read: a class of the user's may exist in its own process only.
+
+    Raises: InvalidSignal when it does not say what its handler wants.
+    """
+    message = truncated_text(_text(signal), limit=MESSAGE_LIMIT)
+    now = datetime.now(UTC)
+    match signal:
+        case RetryAt():
+            return RetryAt(_wait_ms(signal, "when", now) / 1000, message)
+        case Snooze():
+            return Snooze(_wait_ms(signal, "seconds", now) / 1000, message)
+        case WaitForChildren():
+            return WaitForChildren(message)
+        case Cancel():
+            return Cancel(message)
+        case Fail():
+            error = signal.error if isinstance(signal.error, JobError) else describe_error(signal, ErrorKind.FATAL)
+            return Fail(message, error=error)
+    raise InvalidSignal(f"{type(signal).__name__} is no signal that says how a run ends.") from signal
 
 
 def _stopped(error: BaseException, kind: ErrorKind, message: str) -> JobError:
@@ -125,22 +194,24 @@ def describe_error(error: BaseException, kind: ErrorKind = ErrorKind.EXCEPTION) 
     """An exception as it is stored: type, message, the traceback (at most 16 KB), and a fingerprint from its innermost
     frame of user code, without the line number, so that it survives edits elsewhere in the file."""
     cls = type(error)
-    name = (
-        cls.__qualname__
-        if cls.__module__ in ("builtins", "switchtower.context")
-        else f"{cls.__module__}.{cls.__qualname__}"
-    )
-    try:
-        message = truncated_text(str(error), limit=MESSAGE_LIMIT)
-    except Exception:
-        message = "(the error's own text cannot be shown: its __str__ raised)"
+    name = cls.__qualname__ if cls.__module__ in OURS else f"{cls.__module__}.{cls.__qualname__}"
+    message = truncated_text(_text(error), limit=MESSAGE_LIMIT)
     return JobError(kind, name, message, _stack(error), fingerprint(name, message, _user_frame(error.__traceback__)))
+
+
+def _text(error: BaseException) -> str:
+    try:
+        return str(error)
+    except BaseException:
+        # Whatever the user's own code does: a text does not decide what becomes of the job.
+        return "(the error's own text cannot be shown: its __str__ raised)"
 
 
 def _stack(error: BaseException) -> str | None:
     try:
         text = "".join(traceback.format_exception(type(error), error, _from_user_code(error.__traceback__), limit=-50))
-    except Exception:
+    except BaseException:
+        # It asks the exceptions for their texts.
         return None
     if len(text) > STACK_LIMIT:
         # The end names the error, the beginning the way there; the middle of a recursion says nothing new.

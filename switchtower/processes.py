@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import importlib
+import inspect
 import multiprocessing
 import os
 import signal
@@ -19,11 +20,12 @@ from functools import reduce
 from multiprocessing.connection import Client, Connection, Listener
 from typing import TYPE_CHECKING, Any
 
+import orjson
 import pebble
 
 from switchtower.context import JobContext, Signal
 from switchtower.errors import InvalidInput, LeaseLost
-from switchtower.execution import HandlerError, describe_error, storable_result
+from switchtower.execution import HandlerError, InvalidSignal, describe_error, portable_signal, storable_result
 from switchtower.jobs import ClaimedJob, Enqueued, Job
 from switchtower.tasks import Task
 
@@ -170,13 +172,28 @@ def _run(module: str, name: str, takes_context: bool, job: ClaimedJob, arguments
     try:
         found: Any = reduce(getattr, name.split("."), importlib.import_module(module))
         function: Callable[..., Any] = found.function if isinstance(found, Task) else found
-        answer: tuple[str, Any] = (
-            "result",
-            storable_result(function(*((context,) if takes_context else ()), **arguments)),
-        )
-    except Signal as signalled:
-        answer = ("signal", signalled)
+        result = function(*((context,) if takes_context else ()), **arguments)
+        if inspect.isawaitable(result):
+            result = asyncio.run(_awaited(result))
+        # Through JSON: a class of the user's may be one that only this process knows.
+        answer: tuple[str, Any] = ("result", orjson.loads(orjson.dumps(storable_result(result))))
     except BaseException as error:
-        answer = ("error", describe_error(error))
+        answer = _answer(error)
     channel.finish(context)
     return answer
+
+
+async def _awaited(result: Any) -> Any:
+    while inspect.isawaitable(result):
+        result = await result
+    return result
+
+
+def _answer(error: BaseException) -> tuple[str, Any]:
+    """What the handler raised, as data that any process can read."""
+    if isinstance(error, Signal):
+        try:
+            return "signal", portable_signal(error)
+        except InvalidSignal as fault:
+            error = fault
+    return "error", describe_error(error)

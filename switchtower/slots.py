@@ -62,7 +62,7 @@ class Slots:
     """A worker's runners: they take from the claimer's `ready` and leave outcomes with the reporter.
 
     `abandoned` counts the handlers that ignored their stop for `grace_seconds`; their jobs are settled, they themselves
-    may still run. `on_abandoned()` is called for each.
+    may still run. `on_abandoned()` is called for each. `faults` counts the jobs that failed by a fault of ours.
     """
 
     def __init__(
@@ -95,9 +95,12 @@ class Slots:
         self._quiet = asyncio.Event()
         self._quiet.set()
         self._left_behind: set[asyncio.Task[None]] = set()
+        self._owner = asyncio.current_task()
+        self._closed = False
         self.all: list[Slot] = []
         self.gathered = Gatherings()
         self.abandoned = 0
+        self.faults = 0
         for _ in range(concurrency):
             self._add()
 
@@ -132,7 +135,7 @@ class Slots:
             context.stop(reason)
             if slot.batch is not None:
                 slot.batch.told()
-            elif slot.call is not None and slot.call.interruptible and slot.task is not None:
+            elif slot.call is not None and (slot.call.interruptible or context.interruptible) and slot.task is not None:
                 slot.task.cancel()
             self._loop.call_later(self._grace_seconds, self._abandon, slot, context)
 
@@ -155,6 +158,7 @@ class Slots:
 
     async def close(self) -> None:
         """Ends the runners, which must be quiet."""
+        self._closed = True
         tasks = [slot.task for slot in self.all if slot.task is not None]
         if self._mark_task is not None:
             tasks.append(self._mark_task)
@@ -183,13 +187,35 @@ class Slots:
                     await self._run_batch(slot, call, job)
                 else:
                     await self._run_job(slot, job)
-            except Exception:
-                # A fault of ours, not the handler's: the runner must survive it, and the job is left to its lease.
-                logger.exception("running job %s went wrong", job.id)
-                slot.context = None
+            except BaseException as fault:
+                if self._is_end(slot, fault):
+                    raise
+                self._settle_fault(slot, job, fault)
+            if _is_changed(slot.task) and not slot.abandoned:
+                # What a handler did to this task, such as cancelling it, must not reach the next job.
+                self.all.remove(slot)
+                self._add()
+                return
             done += 1
             if done % JOBS_PER_TURN == 0:
                 await asyncio.sleep(0)
+
+    def _is_end(self, slot: Slot, error: BaseException) -> bool:
+        """Whether it ends the runner itself. A handler may raise the same, or cancel the task that it runs in."""
+        if isinstance(error, GeneratorExit):
+            # A coroutine that is thrown away is not run by its task any more.
+            return asyncio.current_task() is not slot.task
+        return isinstance(error, asyncio.CancelledError) and (
+            self._closed or slot.abandoned or self._owner is None or self._owner.done()
+        )
+
+    def _settle_fault(self, slot: Slot, job: ClaimedJob, fault: BaseException) -> None:
+        """The last resort, for a fault of ours: the job fails for good, and the runner is as good as before."""
+        logger.error("running job %s (%s) went wrong", job.id, job.name, exc_info=fault)
+        self.faults += 1
+        slot.context = None
+        self._clear_timer(slot)
+        self._reporter.add(Outcome(job.id, job.token, OutcomeKind.BURY, error=describe_error(fault, ErrorKind.FATAL)))
 
     async def _wait_for_job(self) -> None:
         waiter = self._loop.create_future()
@@ -229,9 +255,10 @@ class Slots:
         joined(batch)
         try:
             await self._run_job(member, job)
-        except Exception:
-            logger.exception("running job %s went wrong", job.id)
-            member.context = None
+        except BaseException as fault:
+            if self._is_end(member, fault):
+                raise
+            self._settle_fault(member, job, fault)
         finally:
             batch.leave(job.id)
             if member in self.all:
@@ -272,13 +299,9 @@ class Slots:
         try:
             result = await call.run(context, arguments)
             die_at("after_effect")
-        except GeneratorExit:
-            raise
-        except asyncio.CancelledError as error:
-            if context.stop_reason is None and slot.task is not None and slot.task.cancelling():
-                raise
-            raised = error
         except BaseException as error:
+            if self._is_end(slot, error):
+                raise
             raised = error
         if slot.abandoned:
             return
@@ -286,9 +309,6 @@ class Slots:
         context.ended = True
         if slot.timer is not None:
             self._clear_timer(slot)
-        if context.stop_reason is not None and slot.task is not None:
-            while slot.task.uncancel():
-                pass
         ran = time.monotonic() - began
         self._pace.observe(ran if slot.batch is None else ran / slot.batch.size)
         self._settle(context, result, raised, ran, marked=slot.marked)
@@ -333,10 +353,8 @@ class Slots:
             self._reporter.add(Outcome(context.id, context.lease_token, OutcomeKind.RELEASE, started=False))
             return False
         except asyncio.CancelledError:
-            if context.stop_reason is None or slot.task is None:
+            if context.stop_reason is None:
                 raise
-            while slot.task.uncancel():
-                pass
             if context.stop_reason is not Stop.LEASE_LOST and not slot.abandoned:
                 kind = OutcomeKind.ABORT if context.stop_reason is Stop.CANCEL else OutcomeKind.RELEASE
                 self._reporter.add(Outcome(context.id, context.lease_token, kind, started=False))
@@ -439,3 +457,8 @@ class Slots:
                 self._loop.call_later(MARK_SECONDS, self._mark)
             return
         self.stop(Stop.LEASE_LOST, [slot for slot, context in runs if context.id in lost and slot.context is context])
+
+
+def _is_changed(task: asyncio.Task[None] | None) -> bool:
+    """Whether a handler left something behind in the task that ran it: a cancellation, or a callback for its end."""
+    return task is not None and (task.cancelling() > 0 or bool(task._callbacks))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import secrets
 import socket
@@ -81,6 +82,7 @@ class Engine:
         self._store = store
         self._search_paths = tuple(checked_paths(search_paths))
         self._hub: EventHub | None = None
+        self._watch: asyncio.Task[None] | None = None
         self.effects = Effects(store)
         self.jobs = Jobs(store, self.effects, payload_limit)
         self.claims = Claims(store, self.effects, payload_limit)
@@ -130,7 +132,7 @@ class Engine:
             )
         driver = driver or os.environ.get("SWITCHTOWER_DRIVER") or DEFAULT_DRIVER
         opened = await connect(url, database=database, driver=driver, role=role)
-        return cls(
+        engine = cls(
             Store(opened),
             url=url,
             payload_limit=payload_limit,
@@ -138,6 +140,15 @@ class Engine:
             metrics=metrics,
             search_paths=search_paths,
         )
+        if role in ("server", "worker"):
+            # They stay: a script that enqueues is over before this would help it.
+            engine._watch = asyncio.create_task(opened.watch_over())
+        return engine
+
+    @property
+    def clients_replaced(self) -> int:
+        """How often the database client of this process came to a standstill and was replaced."""
+        return self._store.database.replaced
 
     @property
     def clock(self) -> DatabaseClock:
@@ -186,6 +197,8 @@ class Engine:
 
     async def close(self) -> None:
         """Ends the hub and background work, and closes the connections."""
+        if self._watch is not None:
+            self._watch.cancel()
         if self._hub is not None:
             await self._hub.close()
         await self.bulk.close()

@@ -9,7 +9,8 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import defaultdict
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -30,7 +31,7 @@ from switchtower.store import claims as commands
 from switchtower.store.claims import Statement
 from switchtower.store.collections import Store
 from switchtower.store.documents import claimed_from, job_from
-from switchtower.store.driver import heed_cancellation, translate_errors, unavailable
+from switchtower.store.driver import translate_errors, unavailable
 from switchtower.store.guards import within
 from switchtower.workers import Outcome, OutcomeKind
 
@@ -81,7 +82,7 @@ class Claims:
         self._queues: dict[tuple[str, str | None], _Cursor] = defaultdict(_Cursor)
         self._permits = Permits(store)
         self._lanes = Lanes(store, self._permits)
-        self._doubts: list[_Doubt] = []
+        self._doubts: dict[str, _Doubt] = {}
         self._turn = 0
 
     async def claim(
@@ -141,24 +142,24 @@ class Claims:
                 read_controls=lambda: self._read_controls(queue, state),
             )
             everybodys = state.controls or everybodys
+        if not everybodys.in_turn:
+            with self.claiming(worker_id) as token:
+                won = await self._win(queue, state, wanted, everybodys.condition(org), limit, token, worker_id)
+            if won or state.controls is None or not state.controls.in_turn:
+                return won
+            # Lanes or limits came meanwhile.
+        return await self._win_in_turn(queue, state, wanted, org, limit, worker_id)
+
+    @contextmanager
+    def claiming(self, worker_id: str) -> Iterator[str]:
+        """A token for one try of a claim. Where the try is cancelled or fails half-way, nobody was told of what it won:
+        a later claim of the worker finds that."""
         token = lease_token()
         try:
-            with heed_cancellation():
-                if not everybodys.in_turn:
-                    won = await self._win(queue, state, wanted, everybodys.condition(org), limit, token, worker_id)
-                    if won or state.controls is None or not state.controls.in_turn:
-                        return won
-                    # Lanes or limits came meanwhile.
-                    token = lease_token()
-                return await self._win_in_turn(queue, state, wanted, org, limit, token, worker_id)
+            yield token
         except BaseException:
-            # Cancelled or failed half-way: whatever the token won, nobody was told of.
-            self.doubt(token, worker_id)
+            self._doubts[token] = _Doubt(token, worker_id, time.monotonic())
             raise
-
-    def doubt(self, token: str, worker_id: str) -> None:
-        """A claim under this token ended half-way: what it won is found by a later claim of the worker."""
-        self._doubts.append(_Doubt(token, worker_id, time.monotonic()))
 
     async def _win(
         self,
@@ -193,35 +194,35 @@ class Claims:
         names: Document | None,
         org: str | None,
         limit: int,
-        token: str,
         worker_id: str,
     ) -> list[ClaimedJob]:
         """From a queue that tenants or groups share, or that has limits: room first, then the jobs."""
         for _ in range(IN_TURN_TRIES):
-            controls = state.controls or await self._read_controls(queue, state)
-            grant = await self._lanes.choose(queue, controls, org, names, limit, token=token)
-            if not grant.jobs and not grant.contested:
-                # What held everything back may have been ended since the controls were read.
-                if await self._read_controls(queue, state) == controls:
-                    return []
-                continue
-            won = await self.settled(
-                permits.claim(
-                    self._store, permits.grouped(grant.jobs), token=token, worker_id=worker_id, before=grant.before
-                ),
-                token,
-                worker_id,
-            )
-            if isinstance(won, list):
-                # Its answer was lost: until it is certain what it won, the room stays reserved.
-                rows = won
-            else:
-                rows = await self._read_back(token, worker_id, acknowledged=True) if won else []
-                await self._permits.settle(grant, {row["_id"] for row in rows})
-            if rows:
-                place = {id: position for position, id in enumerate(grant.jobs)}
-                rows.sort(key=lambda row: place[row["_id"]])
-                return await self.allowed(rows, await self._read_controls(queue, state), grant.limits)
+            with self.claiming(worker_id) as token:
+                controls = state.controls or await self._read_controls(queue, state)
+                grant = await self._lanes.choose(queue, controls, org, names, limit, token=token)
+                if not grant.jobs and not grant.contested:
+                    # What held everything back may have been ended since the controls were read.
+                    if await self._read_controls(queue, state) == controls:
+                        return []
+                    continue
+                won = await self.settled(
+                    permits.claim(
+                        self._store, permits.grouped(grant.jobs), token=token, worker_id=worker_id, before=grant.before
+                    ),
+                    token,
+                    worker_id,
+                )
+                if isinstance(won, list):
+                    # Its answer was lost: until it is certain what it won, the room stays reserved.
+                    rows = won
+                else:
+                    rows = await self._read_back(token, worker_id, acknowledged=True) if won else []
+                    await self._permits.settle(grant, {row["_id"] for row in rows})
+                if rows:
+                    place = {id: position for position, id in enumerate(grant.jobs)}
+                    rows.sort(key=lambda row: place[row["_id"]])
+                    return await self.allowed(rows, await self._read_controls(queue, state), grant.limits)
         return []
 
     async def _batch(
@@ -266,23 +267,25 @@ class Claims:
             if not unavailable(error):
                 raise
             rows = await self._read_back(token, worker_id)
-            self._doubts.append(_Doubt(token, worker_id, time.monotonic(), known={row["_id"] for row in rows}))
+            self._doubts[token] = _Doubt(token, worker_id, time.monotonic(), known={row["_id"] for row in rows})
             return rows
 
     async def late(self, worker_id: str) -> list[ClaimedJob]:
         """What claims of this worker won whose answers were lost, and which nobody was told of."""
         now = time.monotonic()
-        self._doubts = [doubt for doubt in self._doubts if now - doubt.since < DOUBT_SECONDS]
-        for doubt in self._doubts:
+        self._doubts = {token: doubt for token, doubt in self._doubts.items() if now - doubt.since < DOUBT_SECONDS}
+        for doubt in tuple(self._doubts.values()):
             if doubt.worker_id != worker_id or now - doubt.asked_at < 1:
                 continue
             doubt.asked_at = now
             rows = await self._read_back(doubt.token, worker_id)
             rows = [row for row in rows if row["_id"] not in doubt.known]
             if rows:
-                doubt.known.update(row["_id"] for row in rows)
                 queue = rows[0]["queue"]
-                return await self.allowed(rows, await self._read_controls(queue, self._queues[queue, None]))
+                jobs = await self.allowed(rows, await self._read_controls(queue, self._queues[queue, None]))
+                # Not before: where that fails, they are found again.
+                doubt.known.update(row["_id"] for row in rows)
+                return jobs
         return []
 
     async def _read_back(self, token: str, worker_id: str, *, acknowledged: bool = False) -> list[Document]:

@@ -14,12 +14,11 @@ from typing import Any
 
 from switchtower.engine.claims import Claims
 from switchtower.engine.permits import Permits
-from switchtower.ids import lease_token
 from switchtower.jobs import ClaimedJob
 from switchtower.store import changes, lines, permits, queues, transitions, webhooks
 from switchtower.store.claims import read_back
 from switchtower.store.collections import Store
-from switchtower.store.driver import heed_cancellation, translate_errors
+from switchtower.store.driver import translate_errors
 from switchtower.store.lines import Line
 from switchtower.store.queues import AllControls
 from switchtower.store.webhooks import NO_WEBHOOK
@@ -135,31 +134,26 @@ class Deliveries:
         self, queue: str, rows: Sequence[Document], controls: AllControls, worker_id: str
     ) -> tuple[list[ClaimedJob], bool]:
         """The jobs that were won, and whether a limit had no room for any."""
-        token = lease_token()
         jobs = ((row["_id"], row["org"], row["name"], row.get("group")) for row in rows)
         needed = await self._permits.needs(jobs, controls)
-        grant = await self._permits.reserve(queue, needed, token=token)
-        if not grant.jobs:
-            return [], bool(grant.full)
-        try:
-            with heed_cancellation():
-                claim = permits.claim(
-                    self._store, permits.grouped(grant.jobs), token=token, worker_id=worker_id, before=grant.before
-                )
-                found = await self._claims.settled(claim, token, worker_id)
-                if not isinstance(found, list):
-                    found = await read_back(self._store, token, worker_id, acknowledged=True) if found else []
-                    await self._permits.settle(grant, {row["_id"] for row in found})
-                if not found:
-                    return [], False
-                place = {id: position for position, id in enumerate(grant.jobs)}
-                found.sort(key=lambda row: place[row["_id"]])
-                # Nothing is sent on a check made before a pause.
-                now = await queues.all_controls(self._store, queue)
-                return await self._claims.allowed(found, now, grant.limits), False
-        except BaseException:
-            self._claims.doubt(token, worker_id)
-            raise
+        with self._claims.claiming(worker_id) as token:
+            grant = await self._permits.reserve(queue, needed, token=token)
+            if not grant.jobs:
+                return [], bool(grant.full)
+            claim = permits.claim(
+                self._store, permits.grouped(grant.jobs), token=token, worker_id=worker_id, before=grant.before
+            )
+            found = await self._claims.settled(claim, token, worker_id)
+            if not isinstance(found, list):
+                found = await read_back(self._store, token, worker_id, acknowledged=True) if found else []
+                await self._permits.settle(grant, {row["_id"] for row in found})
+            if not found:
+                return [], False
+            place = {id: position for position, id in enumerate(grant.jobs)}
+            found.sort(key=lambda row: place[row["_id"]])
+            # Nothing is sent on a check made before a pause.
+            now = await queues.all_controls(self._store, queue)
+            return await self._claims.allowed(found, now, grant.limits), False
 
     async def _address(self, line: Line) -> Address | None:
         """Where a line's jobs go; read anew after half a second."""

@@ -188,9 +188,10 @@ async def _opened(store: Store, pipeline: Sequence[Document], **options: Any) ->
         raise
     finally:
         if stream is not None:
-            close = stream.close()
-            with contextlib.suppress(Exception):
-                await asyncio.wait_for(asyncio.shield(asyncio.ensure_future(close)), 0.5)
+            # In the background: a read may be under way, and a server in quiesce mode holds the goodbye up.
+            goodbye = asyncio.ensure_future(store.database.stream(stream.close()))
+            goodbye.add_done_callback(lambda done: done.cancelled() or done.exception())
+            await asyncio.wait({goodbye}, timeout=0.5)
 
 
 async def read(
@@ -208,7 +209,7 @@ async def read(
             yield [], _cursor(stream.resume_token)
         while True:
             batch: list[Event] = []
-            change = await _within(stream.try_next(), silence_seconds)
+            change = await _within(store, stream.try_next(), silence_seconds)
             while change is not None:
                 received = _received(stream)
                 # `try_next` costs as much as the rest for each change (with motor it is a thread's turn); it takes the
@@ -219,7 +220,7 @@ async def read(
                     event = event_from(one)
                     if event is not None:
                         batch.append(event)
-                change = await stream.try_next() if received else None
+                change = await store.database.stream(stream.try_next()) if received else None
             if stream.resume_token is not None:
                 yield batch, _cursor(stream.resume_token)
 
@@ -231,20 +232,15 @@ def _received(stream: Any) -> deque[Document]:
     return received
 
 
-async def _within(awaitable: Any, seconds: float) -> Any:
+async def _within(store: Store, operation: Any, seconds: float) -> Any:
     """The result, or StoreUnavailable when it takes longer; what is overdue is abandoned, not waited for."""
-    task = asyncio.ensure_future(awaitable)
+    asked = asyncio.ensure_future(store.database.stream(operation))
     # A read that is given up ends with an error, as its cursor is killed: that is nothing to report.
-    task.add_done_callback(lambda done: done.cancelled() or done.exception())
-    try:
-        # Not `wait_for`: in Python 3.11 it swallows a cancellation that comes together with the result.
-        done, _ = await asyncio.wait({task}, timeout=seconds)
-    except asyncio.CancelledError:
-        task.cancel()
-        raise
+    asked.add_done_callback(lambda done: done.cancelled() or done.exception())
+    # Not `wait_for`: in Python 3.11 it swallows a cancellation that comes together with the result.
+    done, _ = await asyncio.wait({asked}, timeout=seconds)
     if done:
-        return task.result()
-    task.cancel()
+        return asked.result()
     raise StoreUnavailable("The change stream went silent.")
 
 
@@ -284,7 +280,7 @@ async def wakes(store: Store, queues: Sequence[str]) -> AsyncIterator[str]:
     async with _opened(store, _wake_pipeline(queues)) as stream:
         yield ""
         while True:
-            change = await _within(stream.try_next(), 10)
+            change = await _within(store, stream.try_next(), 10)
             if change is not None:
                 yield change.get("queue") or ""
 
@@ -321,5 +317,5 @@ async def delivery_wakes(store: Store) -> AsyncIterator[None]:
     async with _opened(store, _DELIVERY_WAKES) as stream:
         yield None
         while True:
-            if await _within(stream.try_next(), 10) is not None:
+            if await _within(store, stream.try_next(), 10) is not None:
                 yield None

@@ -73,16 +73,18 @@ async def head(
     The floor spares the walk over index entries of jobs that were just claimed, which costs more than contention: a
     60,000-job drain fell from 19,800/s to 9,000/s without it (docs/benchmarks.md).
     """
-    cursor = store.jobs.find(
+    bounds = {}
+    if floor is not None:
+        bounds = {"min": dict(_bound(queue, floor)), "max": dict(_bound(queue, (MaxKey(),) * 4))}
+    rows = await store.jobs.find(
         claimable(queue, names, condition, lane=lane),
         _WHOLE_FIELDS if whole else _HEAD_FIELDS,
         limit=limit,
         sort=INDEX_ORDER,
         batch_size=limit + 1,
-    ).hint(HOT)
-    if floor is not None:
-        cursor = cursor.min(_bound(queue, floor)).max(_bound(queue, (MaxKey(),) * 4))
-    rows = await cursor.to_list(limit)
+        hint=HOT,
+        **bounds,
+    ).to_list(limit)
     if not rows:
         return Head()
     tail = rows[-1]

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pymongo.errors import OperationFailure, PyMongoError
 
 from switchtower.store.collections import Store
+from switchtower.store.driver import Database
 from switchtower.store.indexes import missing_indexes
 from switchtower.store.skew import TOLERATED_SECONDS
 
@@ -25,12 +26,11 @@ class Finding:
 async def examine(store: Store) -> list[Finding]:
     """Looks at server, replica set, indexes, oplog, clocks and scripting; changes nothing."""
     database = store.database
-    admin = database.client.admin
     findings = []
     round_trip = await database.ping()
-    version = (await admin.command("buildInfo"))["version"]
+    version = (await database.admin_command("buildInfo"))["version"]
     findings.append(Finding("server", "ok", f"MongoDB {version} answers in {round_trip * 1000:.1f} ms."))
-    findings += await _members(admin)
+    findings += await _members(database)
     findings.append(_clocks(database.members.skew_seconds))
     missing = await missing_indexes(store)
     if missing:
@@ -40,9 +40,9 @@ async def examine(store: Store) -> list[Finding]:
         )
     else:
         findings.append(Finding("indexes", "ok", "All are there."))
-    findings.append(await _oplog(database.client, store.clock.now_ms()))
+    findings.append(await _oplog(database, store.clock.now_ms()))
     try:
-        parameters = await admin.command({"getCmdLineOpts": 1})
+        parameters = await database.admin_command("getCmdLineOpts")
         scripting = parameters.get("parsed", {}).get("security", {}).get("javascriptEnabled", True)
         if scripting:
             message = "Server-side JavaScript is on; nothing here uses it. Set security.javascriptEnabled: false."
@@ -54,9 +54,9 @@ async def examine(store: Store) -> list[Finding]:
     return findings
 
 
-async def _members(admin: object) -> list[Finding]:
+async def _members(database: Database) -> list[Finding]:
     try:
-        config = (await admin.command("replSetGetConfig"))["config"]  # type: ignore[attr-defined]
+        config = (await database.admin_command("replSetGetConfig"))["config"]
     except OperationFailure:
         return [Finding("replica set", "warn", "This user may not read the replica set's status.")]
     found = []
@@ -88,11 +88,9 @@ def _clocks(skew_seconds: float) -> Finding:
     return Finding("clocks", "ok", "The members' clocks agree within a second.")
 
 
-async def _oplog(client: object, now_ms: int) -> Finding:
+async def _oplog(database: Database, now_ms: int) -> Finding:
     try:
-        oplog = client["local"]["oplog.rs"]  # type: ignore[index]
-        first = await oplog.find_one(sort=[("$natural", 1)])
-        last = await oplog.find_one(sort=[("$natural", -1)])
+        first, last = await database.oplog_ends()
         hours = (last["ts"].time - first["ts"].time) / 3600
         full = now_ms / 1000 - first["ts"].time > 24 * 3600
     except (PyMongoError, TypeError):

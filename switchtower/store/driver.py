@@ -10,10 +10,10 @@ import asyncio
 import contextlib
 import functools
 import inspect
+import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
 from datetime import UTC
 from typing import Any, TypeVar, cast
 
@@ -41,13 +41,13 @@ from pymongo.uri_parser import parse_uri
 
 from switchtower.clock import DatabaseClock
 from switchtower.errors import ConfigurationError, InvalidInput, StoreUnavailable, SwitchtowerError
+from switchtower.store.shield import Collection, Operations
 from switchtower.store.skew import MemberClocks
 
 __all__ = [
     "Database",
     "DriverError",
     "connect",
-    "heed_cancellation",
     "outrun",
     "sync_client",
     "time_limit",
@@ -56,6 +56,8 @@ __all__ = [
 ]
 
 Document = dict[str, Any]
+
+logger = logging.getLogger("switchtower.store")
 
 DriverError = PyMongoError
 """Whatever either driver raises; for those outside the store that only log it and leave the work to a later try."""
@@ -94,25 +96,6 @@ def outrun(error: BaseException) -> bool:
     return isinstance(error, PyMongoError) and error.has_error_label("TransientTransactionError")
 
 
-class heed_cancellation:
-    """Raises a cancellation that came while the block ran and was swallowed in it.
-
-    On Python 3.11 the driver's writes lose one that arrives in the turn in which they end: `asyncio.wait_for` does
-    (https://github.com/python/cpython/issues/86296). Every verb goes through it, and a class costs a third of a
-    generator.
-    """
-
-    __slots__ = ("_before", "_task")
-
-    def __enter__(self) -> None:
-        self._task = asyncio.current_task()
-        self._before = 0 if self._task is None else self._task.cancelling()
-
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        if kind is None and self._task is not None and self._task.cancelling() > self._before:
-            raise asyncio.CancelledError
-
-
 def _translated(error: Exception, *, for_transaction: bool) -> Exception:
     """What a verb raises in place of the driver's error."""
     if not isinstance(error, PyMongoError):
@@ -147,8 +130,7 @@ def translate_errors(cls: C) -> C:
             @functools.wraps(method)
             async def call(*args: Any, **kwargs: Any) -> Any:
                 try:
-                    with heed_cancellation():
-                        return await method(*args, **kwargs)
+                    return await method(*args, **kwargs)
                 except (PyMongoError, UnicodeEncodeError, OverflowError, InvalidDocument) as error:
                     translated = _translated(error, for_transaction=kwargs.get("session") is not None)
                     if translated is error:
@@ -165,31 +147,61 @@ async def _settled(value: Any) -> Any:
     return await value if inspect.isawaitable(value) else value
 
 
-@dataclass(slots=True)
 class Database:
-    """One database through one client; every write waits for a journaled majority."""
+    """One database through one client; every write waits for a journaled majority. No cancellation reaches the driver
+    (`store.shield`), and a client that does not answer is replaced (`watch_over`)."""
 
-    client: Any
-    name: str
-    driver: str
-    clock: DatabaseClock
-    members: MemberClocks = field(default_factory=MemberClocks)
-    primary: tuple[Any, Any] | None = None
-    """Which primary answered last: its address and the id of its election."""
+    def __init__(self, make_client: Callable[[], Any], name: str, driver: str, members: MemberClocks) -> None:
+        self.name = name
+        self.driver = driver
+        self.members = members
+        self.clock = DatabaseClock()
+        self.primary: tuple[Any, Any] | None = None
+        """Which primary answered last: its address and the id of its election."""
+        self.replaced = 0
+        """How often the client was replaced since this process connected."""
+        self._make_client = make_client
+        self._client = make_client()
+        self._operations = Operations()
+        self._streaming = Operations()
+        """Reads of change streams: nobody waits for these at the end, since they wait for what happens."""
+        self._collections: dict[str, Collection] = {}
 
     def __getitem__(self, collection: str) -> Any:
-        return self.client[self.name][collection]
+        found = self._collections.get(collection)
+        if found is None:
+            found = Collection(self._client[self.name][collection], self._operations)
+            self._collections[collection] = found
+        return found
+
+    def of_session(self, session: Any, collection: str) -> Any:
+        """The collection as the client of a caller's own session sees it."""
+        return Collection(session.client[self.name][collection], self._operations)
+
+    async def stream(self, operation: Any) -> Any:
+        """Awaits an operation of a change stream's, which goes on when the caller is cancelled."""
+        return await self._streaming.run(operation)
 
     async def command(self, command: Mapping[str, Any], *, session: Any = None) -> Document:
         """Runs a database command."""
-        return cast(Document, await self.client[self.name].command(command, session=session))
+        run = self._operations.run if session is None else self._operations.run_in_session
+        return cast(Document, await run(self._client[self.name].command(command, session=session)))
+
+    async def admin_command(self, name: str) -> Document:
+        """Runs a command on the server."""
+        return cast(Document, await self._operations.run(self._client.admin.command(name)))
+
+    async def oplog_ends(self) -> tuple[Document, Document]:
+        """The oplog's first and last entry."""
+        oplog = Collection(self._client["local"]["oplog.rs"], self._operations)
+        return await oplog.find_one(sort=[("$natural", 1)]), await oplog.find_one(sort=[("$natural", -1)])
 
     async def aggregate(
         self, collection: str, pipeline: Sequence[Mapping[str, Any]], *, session: Any = None, **options: Any
     ) -> list[Document]:
         """All documents of an aggregation; the caller bounds it."""
-        cursor = await _settled(self[collection].aggregate(list(pipeline), session=session, **options))
-        return [document async for document in cursor]
+        cursor = await self[collection].aggregate(list(pipeline), session=session, **options)
+        return cast("list[Document]", await cursor.to_list(None))
 
     @contextlib.asynccontextmanager
     async def transaction(self) -> AsyncIterator[Any]:
@@ -201,27 +213,34 @@ class Database:
         from pymongo.read_concern import ReadConcern
         from pymongo.write_concern import WriteConcern
 
-        session = await _settled(self.client.start_session())
-        async with session:
-            started = session.start_transaction(
-                read_concern=ReadConcern("snapshot"), write_concern=WriteConcern("majority", j=True)
+        finish = self._operations.run_in_session
+        session = await _settled(self._client.start_session())
+        try:
+            await _settled(
+                session.start_transaction(
+                    read_concern=ReadConcern("snapshot"), write_concern=WriteConcern("majority", j=True)
+                )
             )
-            async with await _settled(started):
+            try:
                 yield session
+            except BaseException:
+                await finish(session.abort_transaction())
+                raise
+            await finish(session.commit_transaction())
+        finally:
+            await finish(session.end_session())
 
-    async def watch(
-        self, pipeline: Sequence[Mapping[str, Any]], *, collection: str | None = None, **options: Any
-    ) -> Any:
-        """Opens a change stream on the database, or on one collection: what happens from now on is in it."""
-        target = self.client[self.name] if collection is None else self[collection]
-        stream = await _settled(target.watch(list(pipeline), **options))
+    async def watch(self, pipeline: Sequence[Mapping[str, Any]], **options: Any) -> Any:
+        """Opens a change stream on the database: what happens from now on is in it. Its own operations go through
+        `stream`."""
+        opened = await self.stream(_settled(self._client[self.name].watch(list(pipeline), **options)))
         # Motor opens it only when it is entered.
-        return await stream.__aenter__()
+        return await self.stream(opened.__aenter__())
 
     async def ping(self) -> float:
         """One `hello` to the primary: feeds the clock, returns the round trip in seconds."""
         sent = time.monotonic()
-        hello = await self.client.admin.command("hello")
+        hello = await self.admin_command("hello")
         received = time.monotonic()
         primary = (hello.get("me"), hello.get("electionId"))
         if primary != self.primary:
@@ -230,10 +249,42 @@ class Database:
         self.clock.observe(hello["localTime"].replace(tzinfo=UTC), sent=sent, received=received)
         return received - sent
 
+    async def watch_over(self, *, every_seconds: float = 5.0, patience_seconds: float = 10.0) -> None:
+        """Replaces the client whenever a ping neither succeeds nor fails in time, until this is cancelled.
+
+        The driver answers within its own time limit, with an error where the database is away. One that does not has
+        come to a standstill inside this process, and nothing but a new client helps.
+        """
+        while True:
+            await asyncio.sleep(every_seconds)
+            asked = asyncio.ensure_future(self.ping())
+            asked.add_done_callback(lambda done: done.cancelled() or done.exception())
+            done, _ = await asyncio.wait({asked}, timeout=patience_seconds)
+            if not done:
+                self.replace_client()
+
+    def replace_client(self) -> None:
+        """Goes on with a new client. What the old one was doing raises StoreUnavailable; it may have happened."""
+        self.replaced += 1
+        logger.error("the database client came to a standstill and is replaced, for the %d. time", self.replaced)
+        given_up, self._client = self._client, self._make_client()
+        for name, collection in self._collections.items():
+            collection.raw = self._client[self.name][name]
+        self._operations.give_up()
+        self._streaming.give_up()
+        self._closing = asyncio.ensure_future(_closed(given_up))
+
     async def close(self) -> None:
-        """Closes every connection; a primary in quiesce mode can hold the goodbye up, so it is not waited for long."""
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(_settled(self.client.close()), 2)
+        """Lets what is under way end, and closes every connection; neither is waited for long, since a primary in
+        quiesce mode can hold the goodbye up."""
+        await self._operations.settle(2)
+        await asyncio.wait({asyncio.ensure_future(_closed(self._client))}, timeout=2)
+        self._streaming.give_up()
+
+
+async def _closed(client: Any) -> None:
+    with contextlib.suppress(PyMongoError):
+        await _settled(client.close())
 
 
 def _options(url: str, role: str) -> dict[str, Any]:
@@ -276,16 +327,14 @@ async def connect(
     """
     members = MemberClocks()
     options = _options(url, role) | {"event_listeners": [members]}
-    client: Any
+    client: Callable[..., Any]
     if driver == "pymongo":
-        client = pymongo.AsyncMongoClient(url, **options)
+        client = pymongo.AsyncMongoClient
     elif driver == "motor":
-        from motor.motor_asyncio import AsyncIOMotorClient
-
-        client = AsyncIOMotorClient(url, **options)
+        from motor.motor_asyncio import AsyncIOMotorClient as client
     else:
         raise ConfigurationError(f"Unknown driver {driver!r}: use 'pymongo' or 'motor' (SWITCHTOWER_DRIVER).")
-    opened = Database(client, database, driver, DatabaseClock(), members)
+    opened = Database(functools.partial(client, url, **options), database, driver, members)
     try:
         await _check_server(opened)
     except BaseException as error:
@@ -302,13 +351,13 @@ async def connect(
 
 
 async def _check_server(database: Database) -> None:
-    hello = await database.client.admin.command("hello")
+    hello = await database.admin_command("hello")
     if "setName" not in hello and hello.get("msg") != "isdbgrid":
         raise ConfigurationError(
             "Change streams need a replica set; this server is standalone. Run `switchtower dev`, or start mongod with "
             "--replSet rs0 and run rs.initiate()."
         )
-    version = (await database.client.admin.command("buildInfo"))["version"]
+    version = (await database.admin_command("buildInfo"))["version"]
     if tuple(int(part) for part in version.split(".")[:2]) < (6, 0):
         raise ConfigurationError(f"MongoDB {version} is too old: Switchtower needs 6.0 or newer. Upgrade the server.")
     for _ in range(3):

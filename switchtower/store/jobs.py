@@ -95,9 +95,8 @@ async def insert_in_session(store: Store, document: Document, session: Any) -> N
     Raises: Duplicate; the transaction is aborted by the server then.
     """
     await lanes.mark(store, [document])
-    collection = session.client[store.database.name][store.jobs.name]
     try:
-        await collection.insert_one(document, session=session)
+        await store.database.of_session(session, store.jobs.name).insert_one(document, session=session)
     except DuplicateKeyError as error:
         raise Duplicate(index_of(error.details or {})) from None
 

@@ -160,7 +160,7 @@ def test_large_lists_are_refused_by_cost(http: httpx2.Client) -> None:
 
 
 def test_probes(http: httpx2.Client) -> None:
-    assert http.get("/livez").json() == {"live": True}
+    assert http.get("/livez").json() == {"live": True, "databaseClientsReplaced": 0}
     deadline = time.monotonic() + 60
     while (response := http.get("/readyz")).status_code != 200:
         assert time.monotonic() < deadline, response.text

@@ -79,7 +79,7 @@ ENDINGS: list[tuple[BaseException | None, Stop | None, OutcomeKind | None, Error
     (RetryAt(NOW - timedelta(seconds=2)), None, K.RETRY_AT, ErrorKind.EXCEPTION, 0),
     (RetryAt(1.0), Stop.DRAIN, K.RETRY_AT, ErrorKind.EXCEPTION, 1_000),
     (RetryAt(float("inf")), None, K.RETRY_AT, ErrorKind.EXCEPTION, 366 * 24 * 3600 * 1000),
-    (RetryAt(float("nan")), None, K.RETRY_AT, ErrorKind.EXCEPTION, 0),
+    (RetryAt(float("nan")), None, K.FAIL, ErrorKind.EXCEPTION, 700),
     (Snooze(5), None, K.SNOOZE, None, 5_000),
     (Snooze(-5), Stop.DRAIN, K.SNOOZE, None, 0),
     (Fail("no"), None, K.BURY, ErrorKind.FATAL, 0),
