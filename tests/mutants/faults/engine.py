@@ -10,7 +10,7 @@ FAULTS = [
     Fault(
         id="late-claim-forgotten",
         path=f"{ENGINE}claims.py",
-        old='self._doubts.append(_Doubt(token, worker_id, time.monotonic(), known={row["_id"] for row in rows}))',
+        old='self._doubts[token] = _Doubt(token, worker_id, time.monotonic(), known={row["_id"] for row in rows})',
         new="pass",
         tests=("tests/conformance/test_lost_replies.py",),
         says="Jobs of a claim that was carried out after it was given up are held by a worker that does not know it.",
