@@ -2,9 +2,9 @@
 
     async def test_something(mongodb_url: str, database_name: str, driver: str) -> None: ...
 
-`mongodb_url` is a one-node replica set with fail points enabled (`tests.mongod.fail_command`) which refuses
-queries that no index serves; `database_name` is empty and has every index; `driver` is PyMongo's, and Motor's too for tests marked
-`motor` (all of them under SWITCHTOWER_TEST_DRIVER=motor).
+`mongodb_url` is a one-node replica set with fail points enabled (`tests.mongod.fail_command`); `database_name` is empty
+and has every index; `driver` is PyMongo's, and Motor's too for tests marked `motor` (all of them under
+SWITCHTOWER_TEST_DRIVER=motor).
 """
 
 from __future__ import annotations

@@ -34,6 +34,7 @@ mutation($input: EnqueueJobInput!) {
 RESULT = "query($id: ID!) { job(id: $id) { state result attempt } }"
 
 
+@pytest.mark.nightly
 def test_composed_system_works_and_survives_the_loss_of_a_primary(replica_set: ReplicaSet, tmp_path: Path) -> None:
     (tmp_path / "input.txt").write_text("one\ntwo\n")
     with composed(replica_set.url, tmp_path) as (servers, processes):

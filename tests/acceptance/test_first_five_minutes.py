@@ -187,6 +187,7 @@ def test_the_demo_runs_on_the_files_of_the_folder_and_leaves_nothing(tmp_path: P
         assert len(json_of(running, "jobs", "--name", "count_lines")) == 8
 
 
+@pytest.mark.nightly
 def test_a_users_tasks_run_beside_packages_named_like_ours(project: Path) -> None:
     with dev(project, "tasks:app") as running:
         out = switchtower(running, "enqueue", "send_email", "to=a@b.c", "subject=hi", "--watch")
@@ -203,6 +204,7 @@ def test_a_users_tasks_run_beside_packages_named_like_ours(project: Path) -> Non
         assert states == {"send_email": "COMPLETED", "broken": "FAILED"}
 
 
+@pytest.mark.nightly
 def test_nothing_but_the_database_outlives_a_killed_dev(project: Path) -> None:
     with dev(project, "tasks:app") as running:
         family = running.family
@@ -220,6 +222,7 @@ def test_nothing_but_the_database_outlives_a_killed_dev(project: Path) -> None:
     assert is_gone(mongod)
 
 
+@pytest.mark.nightly
 def test_a_second_dev_and_a_broken_module_are_told_what_is_wrong(project: Path) -> None:
     def refused(*arguments: str) -> str:
         command = [sys.executable, "-P", "-m", "switchtower.cli", "dev", *arguments]
@@ -240,6 +243,7 @@ def test_a_second_dev_and_a_broken_module_are_told_what_is_wrong(project: Path) 
     assert not [p for p in psutil.process_iter(["cmdline"]) if str(project) in " ".join(p.info["cmdline"] or [])]
 
 
+@pytest.mark.nightly
 def test_every_verb_against_a_real_server(project: Path) -> None:
     with dev(project, "tasks:app") as running:
         assert json_of(running, "queues") == []

@@ -175,7 +175,7 @@ def test_keys_see_their_own_and_need_to_read(served: Served) -> None:
         assert [http.get(PATH).status_code for _ in range(2)] == [200, 429]
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_fifty_thousand_arrive_whole_in_order(many: None, http: httpx2.Client) -> None:
     seen = -1
     with http.stream("GET", PATH) as response:
@@ -187,7 +187,7 @@ def test_fifty_thousand_arrive_whole_in_order(many: None, http: httpx2.Client) -
     assert seen == JOBS - 1
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 async def test_server_holds_a_page_of_them_and_the_database_nothing(
     many: None, mongodb_url: str, database_name: str, mongo: MongoClient[dict[str, Any]]
 ) -> None:

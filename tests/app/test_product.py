@@ -289,6 +289,7 @@ def test_what_nobody_serves_is_told_on_a_page(http: httpx2.Client, path: str) ->
     assert http.get(path, headers={"Accept": "application/json"}).json()["ok"] is False
 
 
+@pytest.mark.nightly
 def test_a_dead_database_is_answered_with_503_and_recovered_from(tmp_path: Path, database_name: str) -> None:
     database = embedded.start(tmp_path)
     try:

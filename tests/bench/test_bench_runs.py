@@ -32,7 +32,9 @@ FIGURES = {
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", BENCHES)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[] if name == "graphql" else pytest.mark.nightly) for name in BENCHES]
+)
 def test_a_bench_gives_its_figures(name: str) -> None:
     command = [sys.executable, "-m", "bench", "--only", name, "--scale", "0.005", "--rounds", "1", "--no-peers"]
     outcome = subprocess.run(

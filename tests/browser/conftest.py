@@ -1,4 +1,4 @@
-"""One browser for the tests of a module, before the product on a database of the test's own."""
+"""One browser for the tests of a process, before the product on a database of the test's own."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.filterwarnings(UNAWAITED))
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 async def browser() -> AsyncIterator[Browser]:
     need_frontend()
     async with browsing() as opened:

@@ -82,6 +82,7 @@ async def page(browser: Browser, served: Served, http: httpx2.Client) -> AsyncIt
         watched.assert_quiet()
 
 
+@pytest.mark.nightly
 async def test_its_overview_shows_jobs_queues_and_numbers(page: Page, http: httpx2.Client) -> None:
     await page.goto("/asyncmq/")
     jobs = [enqueue(http, "send_email", "emails") for _ in range(3)]
@@ -97,6 +98,7 @@ async def test_its_overview_shows_jobs_queues_and_numbers(page: Page, http: http
     await expect(page.locator("#latest-queues-body tr")).to_contain_text("emails")
 
 
+@pytest.mark.nightly
 async def test_its_queue_shows_counts(page: Page, http: httpx2.Client) -> None:
     await page.goto("/asyncmq/queues/emails")
     for _ in range(2):
@@ -107,6 +109,7 @@ async def test_its_queue_shows_counts(page: Page, http: httpx2.Client) -> None:
         await expect(page.locator(f"[data-asyncmq-queue-detail] .{state}")).to_have_text(str(count))
 
 
+@pytest.mark.nightly
 async def test_its_metrics_show_numbers_and_their_history(page: Page, http: httpx2.Client) -> None:
     await page.goto("/asyncmq/metrics")
     for _ in range(2):
@@ -143,6 +146,7 @@ async def test_its_queue_is_paused_and_resumed(page: Page, http: httpx2.Client) 
         assert execute(http, 'query { queue(name: "emails") { paused } }')["queue"]["paused"] is then
 
 
+@pytest.mark.nightly
 async def test_its_repeatables_are_paused_and_removed(page: Page, http: httpx2.Client) -> None:
     made = http.post("/asyncmq/queues/emails/repeatables/new", data={"task_id": "digest", "every": "3600"})
     assert made.status_code == 303, made.text

@@ -25,7 +25,12 @@ async def _point_at(plot: Locator, share: float) -> None:
     await plot.page.mouse.move(box["x"] + box["width"] * share, box["y"] + box["height"] / 2)
 
 
-@pytest.mark.parametrize("path", ["/", "/queues/emails", "/metrics", "/metrics?queue=emails&name=send_email&range=24h"])
+OTHERS = ("/", "/metrics", "/metrics?queue=emails&name=send_email&range=24h")
+
+
+@pytest.mark.parametrize(
+    "path", ["/queues/emails", *(pytest.param(each, marks=pytest.mark.nightly) for each in OTHERS)]
+)
 async def test_the_first_jobs_are_drawn_in_their_first_minute(
     browser: Browser, served: Served, http: httpx2.Client, path: str
 ) -> None:
@@ -48,6 +53,7 @@ async def test_the_first_jobs_are_drawn_in_their_first_minute(
         watched.assert_quiet()
 
 
+@pytest.mark.nightly
 async def test_a_chart_is_zoomed_by_dragging_and_returns(browser: Browser, served: Served, http: httpx2.Client) -> None:
     enqueue(http, "send_email", "emails")
     run(http, "emails").complete()

@@ -94,6 +94,7 @@ async def test_a_dead_letter_is_tried_again(page: Page, http: httpx2.Client) -> 
     assert execute(http, "query($id: ID!) { job(id: $id) { state } }", id=job)["job"]["state"] == "WAITING"
 
 
+@pytest.mark.nightly
 async def test_a_cron_is_made_and_seen_to_fire(page: Page, http: httpx2.Client) -> None:
     await page.goto("/queues/reports/repeatables/new")
     await page.get_by_label("Task").fill("nightly")
@@ -115,6 +116,7 @@ async def test_new_jobs_appear_and_leave_as_they_are_worked_on(page: Page, http:
     await assert_not_reloaded(page)
 
 
+@pytest.mark.nightly
 async def test_a_chosen_row_stays_chosen_while_others_come(page: Page, http: httpx2.Client) -> None:
     job = enqueue(http, "send_email", "emails")
     await page.goto("/queues/emails/jobs")
@@ -129,6 +131,7 @@ async def test_a_chosen_row_stays_chosen_while_others_come(page: Page, http: htt
     await expect(page.locator("[data-job]")).to_have_count(3)
 
 
+@pytest.mark.nightly
 async def test_the_theme_is_remembered(page: Page) -> None:
     await page.goto("/")
     for theme in ("light", "dark"):
@@ -140,6 +143,7 @@ async def test_the_theme_is_remembered(page: Page) -> None:
     assert await page.evaluate("getComputedStyle(document.body.parentElement).backgroundColor") == ground
 
 
+@pytest.mark.nightly
 async def test_a_lost_server_is_waited_for_and_nothing_is_missed(
     browser: Browser, mongodb_url: str, database_name: str
 ) -> None:
@@ -159,6 +163,7 @@ async def test_a_lost_server_is_waited_for_and_nothing_is_missed(
             await assert_not_reloaded(page)
 
 
+@pytest.mark.nightly
 async def test_one_cluster_of_failures_is_retried(page: Page, http: httpx2.Client) -> None:
     jobs = [enqueue(http, "send_email", "emails", maxAttempts=1) for _ in range(3)]
     for message in ("no such host", "the mailbox is full", "no such host"):
@@ -178,6 +183,7 @@ async def test_one_cluster_of_failures_is_retried(page: Page, http: httpx2.Clien
     await expect(page.locator("[data-job]")).to_have_count(len(jobs) - 1)
 
 
+@pytest.mark.nightly
 async def test_a_flow_is_followed_to_its_end(page: Page, http: httpx2.Client) -> None:
     parts = [{"job": {"name": f"part-{number}", "queue": "parts"}} for number in range(2)]
     flow = {"job": {"name": "report", "queue": "reports"}, "children": parts}
@@ -196,6 +202,7 @@ async def test_a_flow_is_followed_to_its_end(page: Page, http: httpx2.Client) ->
     await assert_not_reloaded(page)
 
 
+@pytest.mark.nightly
 async def test_workers_show_what_they_do_now(page: Page, http: httpx2.Client) -> None:
     job = enqueue(http, "send_email", "emails")
     working = run(http, "emails")
@@ -211,6 +218,7 @@ async def test_workers_show_what_they_do_now(page: Page, http: httpx2.Client) ->
     await assert_not_reloaded(page)
 
 
+@pytest.mark.nightly
 async def test_a_dead_letter_is_replayed(page: Page, http: httpx2.Client) -> None:
     enqueue(http, "send_email", "emails", maxAttempts=1)
     run(http, "emails").fail("the mailbox is full")

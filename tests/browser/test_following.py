@@ -77,6 +77,7 @@ async def test_what_happens_before_the_page_is_followed_is_seen(page: Page, http
     await expect(page.locator("[data-logs] li span")).to_have_text(["unseen"])
 
 
+@pytest.mark.nightly
 async def test_a_page_that_the_server_had_no_time_for_is_asked_for_again(page: Page, http: httpx2.Client) -> None:
     job = enqueue(http, "resize", "images")
     await page.goto(f"/queues/images/jobs/{job}")
@@ -97,6 +98,7 @@ async def test_a_page_that_the_server_had_no_time_for_is_asked_for_again(page: P
     await assert_not_reloaded(page)
 
 
+@pytest.mark.nightly
 async def test_a_line_that_is_told_again_is_shown_once(page: Page, http: httpx2.Client) -> None:
     told: list[tuple[WebSocketRoute, str]] = []
 
@@ -124,6 +126,7 @@ async def test_a_line_that_is_told_again_is_shown_once(page: Page, http: httpx2.
     await assert_not_reloaded(page)
 
 
+@pytest.mark.nightly
 async def test_a_subscription_that_failed_before_it_heard_anything_misses_nothing(
     page: Page, http: httpx2.Client
 ) -> None:

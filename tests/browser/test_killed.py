@@ -57,6 +57,7 @@ async def _recovered(page: Page) -> None:
     assert await page.evaluate("document.documentElement.dataset.mark") == "kept"
 
 
+@pytest.mark.nightly
 async def test_a_page_recovers_from_a_killed_server_with_nothing_missed(
     browser: Browser, mongodb_url: str, database_name: str
 ) -> None:

@@ -64,6 +64,7 @@ async def test_the_playground_runs_its_examples(browser: Browser, served: Served
         watched.assert_quiet()
 
 
+@pytest.mark.nightly
 async def test_the_playground_explores_the_schema_and_shows_its_dialogs(browser: Browser, served: Served) -> None:
     async with visiting(browser, served.url, color_scheme="dark") as (page, watched):
         await page.goto("/graphql")
@@ -79,6 +80,7 @@ async def test_the_playground_explores_the_schema_and_shows_its_dialogs(browser:
         watched.assert_quiet()
 
 
+@pytest.mark.nightly
 async def test_a_key_in_the_headers_is_sent_and_never_kept(
     browser: Browser, served: Served, http: httpx2.Client
 ) -> None:

@@ -353,20 +353,20 @@ async def test_worker_that_comes_back_while_its_jobs_are_taken_keeps_what_it_cla
     await engine.workers.register(WorkerInfo(id="w", queues=["q"]))
     old = await _held_by(engine, "w")
     await leases.finish(store, "w", WorkerState.LOST)
-    find_one = type(store.workers).find_one
+    find_one = store.workers.find_one
     new: list[Situation] = []
     coming: list[bool] = []
 
-    async def comes_back(collection: Any, *args: Any, **kwargs: Any) -> Any:
-        found = await find_one(collection, *args, **kwargs)
-        if collection == store.workers and not coming:
+    async def comes_back(*args: Any, **kwargs: Any) -> Any:
+        found = await find_one(*args, **kwargs)
+        if not coming:
             coming.append(True)
             other = _another(engine)
             await other.workers.register(WorkerInfo(id="w", queues=["q"]))
             new.append(await _held_by(other, "w"))
         return found
 
-    monkeypatch.setattr(type(store.workers), "find_one", comes_back)
+    monkeypatch.setattr(store.workers, "find_one", comes_back)
     await engine.workers.take_back("w")
     monkeypatch.undo()
     assert len(new) == 1

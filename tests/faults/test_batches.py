@@ -17,8 +17,8 @@ from tests.faults.processes import Nursery
 from tests.waiting import until
 
 LEASE_SECONDS = 2.0
-JOBS = {"ci": 800, "full": 20_000}
-KILLS = {"ci": 8, "full": 200}
+JOBS = {"ci": 200, "full": 20_000}
+KILLS = {"ci": 3, "full": 200}
 
 
 @pytest.mark.slow

@@ -38,7 +38,7 @@ def give_way(replicas: ReplicaSet, *, killed: bool) -> None:
     assert replicas.primary() is replicas.members[-1]
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("killed", [False, pytest.param(True, marks=pytest.mark.nightly)], ids=["planned", "killed"])
 async def test_primary_whose_clock_is_ahead_takes_no_job_from_a_live_worker(

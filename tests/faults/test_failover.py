@@ -164,7 +164,7 @@ async def test_failovers_lose_nothing_and_execute_nothing_twice(
     await engine.close()
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.timeout(600)
 async def test_jobs_go_on_through_failovers_under_the_lease_of_production(
     replica_set: ReplicaSet, tmp_path: Path

@@ -26,7 +26,7 @@ def lease_of(view: Database[dict[str, Any]]) -> Any:
     return row and row["expires_at"]
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 async def test_hiccup_of_the_heartbeat_interrupts_nothing(
     engine: Engine, view: Database[dict[str, Any]], nursery: Nursery, mongodb_url: str
 ) -> None:

@@ -23,8 +23,8 @@ from tests.histories import steps_of
 from tests.waiting import until
 
 LEASE_SECONDS = 2.0
-JOBS = {"ci": 120, "full": 3_000}
-KILLS = {"ci": 12, "full": 300}
+JOBS = {"ci": 40, "full": 3_000}
+KILLS = {"ci": 3, "full": 300}
 CONCURRENCY, PER_GROUP, RATE = 6, 2, Rate(30, 1_000)
 
 

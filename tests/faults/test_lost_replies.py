@@ -20,8 +20,8 @@ from tests.mongod import fail_command
 
 T = TypeVar("T")
 ERROR = JobError(ErrorKind.EXCEPTION, "ValueError", "no")
-ROUNDS = {"ci": 6, "full": 100}
-LOST = {"ci": 10, "full": 100}
+ROUNDS = {"ci": 2, "full": 100}
+LOST = {"ci": 3, "full": 100}
 JOBS = 24
 FAULTS: dict[str, dict[str, Any]] = {
     "executed, reply lost": {"writeConcernError": {"code": 64, "errmsg": "executed, then lost"}},

@@ -19,7 +19,7 @@ from tests.waiting import until
 MAX_ATTEMPTS = 3
 WORKERS = 4
 EACH = {"ci": 1, "full": 10}
-OTHERS = {"ci": 300, "full": 3_000}
+OTHERS = {"ci": 60, "full": 3_000}
 CRASHES = ("exit", "segmentation fault", "kill")
 
 

@@ -72,11 +72,11 @@ def schedulers(url: str, database: str) -> Iterator[Schedulers]:
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("overlap", [Overlap.ALLOW, Overlap.REPLACE])
+@pytest.mark.parametrize("overlap", [Overlap.ALLOW, pytest.param(Overlap.REPLACE, marks=pytest.mark.nightly)])
 async def test_every_slot_makes_exactly_one_job(
     engine: Engine, view: Database[dict[str, Any]], mongodb_url: str, database_name: str, scale: str, overlap: Overlap
 ) -> None:
-    slots = 1_000 if scale == "full" else 200
+    slots = 1_000 if scale == "full" else 60
     dice = random.Random(7)
     with schedulers(mongodb_url, database_name) as running:
         for _ in range(SCHEDULERS):
@@ -117,7 +117,7 @@ async def test_every_slot_makes_exactly_one_job(
         for pid, _ in asleep:
             signalled(pid, signal.SIGCONT)
         await asyncio.sleep(0.2)
-    assert killed >= 5 and frozen >= 5, "the test did not do what it is for"
+    assert killed >= slots // 30 and frozen >= slots // 60, "the test did not do what it is for"
     jobs = list(view["jobs"].find({"cron_id": cron.id}))
     expected = [f"{cron.id}@{int(first.timestamp() * 1000) + n * EVERY_MS}" for n in range(slots)]
     assert sorted(job["custom_id"] for job in jobs) == expected

@@ -23,10 +23,10 @@ from tests.faults.processes import Nursery, Servers
 from tests.waiting import until
 
 CALLERS = 64
-KILLS = {"ci": 6, "full": 40}
-ONES = {"ci": 400, "full": 500}
-MANIES = {"ci": 30, "full": 500}
-FLOWS = {"ci": 70, "full": 500}
+KILLS = {"ci": 2, "full": 40}
+ONES = {"ci": 100, "full": 500}
+MANIES = {"ci": 10, "full": 500}
+FLOWS = {"ci": 16, "full": 500}
 MANY = 100
 NODES = 20
 REPLAYS = 50
@@ -197,7 +197,7 @@ def every_flow_ran_from_below(view: Database[dict[str, Any]], ledger: Ledger) ->
     assert [(parent, child) for parent, child in links if begins[parent] < ends[child]] == []
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.timeout(3_600)
 async def test_a_storm_of_replays_makes_one_job_of_a_key(
     engine: Engine, view: Database[dict[str, Any]], callers: Callers, scale: str

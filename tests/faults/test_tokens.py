@@ -17,7 +17,7 @@ from switchtower.store.expressions import token_hash
 from switchtower.workers import Outcome, OutcomeKind, WorkerInfo
 from tests.faults.conftest import CALLER
 
-PAIRS = {"ci": 1_000, "full": 10_000}
+PAIRS = {"ci": 100, "full": 10_000}
 ERROR = JobError(ErrorKind.EXCEPTION, "ValueError", "no")
 KINDS = [OutcomeKind.COMPLETE, OutcomeKind.FAIL, OutcomeKind.BURY, OutcomeKind.SNOOZE, OutcomeKind.RELEASE]
 

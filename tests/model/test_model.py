@@ -18,7 +18,7 @@ from tests.model.mutants_of_many import MUTANTS_OF_BULK, MUTANTS_OF_CRONS, MUTAN
 from tests.model.mutants_of_runs import MUTANTS_OF_RUNS
 from tests.model.rules.base import Comparing
 
-EXAMPLES = {"ci": 60, "full": 10_000}
+EXAMPLES = {"ci": 12, "full": 10_000}
 GATE_EXAMPLES = 100
 GATE_SEEDS = (1, 2, 3, 4)
 """How often a rule is drawn differs much from seed to seed; a race may also be won by the wrong side throughout."""
@@ -69,8 +69,18 @@ GATES: list[tuple[type[Comparing], Mutant, int]] = [
 """The steps of an example with them: a rule of flows, bulk operations, crons, runs or groups is a story of its own."""
 
 
+QUICK = ("report_by_state_only", "report_by_id_only", "rescue_without_the_seen_token")
+"""Faults that the first examples notice: the gate itself is tried in every run of the suite, and whole at night."""
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize(("rules", "mutant", "steps"), GATES, ids=[mutant.__name__ for _, mutant, _ in GATES])
+@pytest.mark.parametrize(
+    ("rules", "mutant", "steps"),
+    [
+        pytest.param(*gate, id=gate[1].__name__, marks=[] if gate[1].__name__ in QUICK else pytest.mark.nightly)
+        for gate in GATES
+    ],
+)
 def test_model_finds_a_seeded_fault(world: World, rules: type[Comparing], mutant: Mutant, steps: int) -> None:
     with mutant() as dropped:
         if isinstance(dropped, tuple):

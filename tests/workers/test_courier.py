@@ -69,7 +69,7 @@ async def test_a_supervisor_delivers_and_lets_a_delivery_end_at_a_stop(
         assert job is not None and job.attempt == 1 and len(here.requests) == 1
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 async def test_what_a_killed_supervisor_was_sending_is_delivered_by_the_next(
     engine: Engine,
     project: Path,  # noqa: F811

@@ -34,9 +34,9 @@ from tests.conformance.situations import CALLER, job_in
 from tests.conformance.test_workflows import started
 
 ACCEPTED = ("application/json", "text/html")
-REQUESTS = {"dispatch": 15_000, "dispatched": 10_000, "asyncmq": 15_000, "conveyor": 20_000}
+REQUESTS = {"dispatch": 300, "dispatched": 100, "asyncmq": 300, "conveyor": 400}
 """Of all routes of a dialect together; about 7 ms each, of which more than half are spent on making it."""
-FULL = 10
+FULL = 500
 ANSWER_SECONDS = 60
 KNOWN = "one of those that are there"
 LOCKED = ("POST /login",)
@@ -250,5 +250,5 @@ def test_generated_requests(dialect: Dialect, stocked: Stocked, scale: str) -> N
         left = total - asked()
     idle = {name: found for name, found in statuses.items() if name not in LOCKED and not any(s < 400 for s in found)}
     # A few want a job of one state and a body that suits it, which chance does not give in so few requests.
-    assert len(idle) * 8 <= len(statuses), f"these never did anything: {idle}"
+    assert len(idle) * (8 if scale == "full" else 1.5) <= len(statuses), f"these never did anything: {idle}"
     assert asked() >= total * 0.95, "generation gave up early"

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, field, replace
-from itertools import product
+from itertools import count, product
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import urlencode
 
 import pytest
@@ -37,6 +37,8 @@ from tests.app.rest.streaming import opened
 from tests.conformance.situations import quiet
 from tests.schema.theirs import BRAVO, KEPT, SECRET, Theirs, acquire, possessions
 from tests.waiting import until
+
+T = TypeVar("T")
 
 FORM = "application/x-www-form-urlencoded"
 OURS = "ours"
@@ -128,21 +130,28 @@ def paths(route: Route, theirs: Theirs) -> Iterator[tuple[str, tuple[str, ...]]]
         yield route.path.format(**given), chosen
 
 
-def probes(theirs: Theirs) -> Iterator[Probe]:
-    """Every route as it is, and with each of their ids and names in each place that takes one."""
+def probes(theirs: Theirs, *, every: bool) -> Iterator[Probe]:
+    """Every route as it is, and with their ids and names in each place that takes one: with each of them, or, where not
+    `every` is wanted, with two in turn."""
     words = (*theirs.ids, *theirs.names)
+    turns = count()
+
+    def some(values: Sequence[T]) -> Sequence[T]:
+        first = next(turns)
+        return values if every else [values[(first + step * 7) % len(values)] for step in range(min(2, len(values)))]
+
     for dialect in DIALECTS:
         for route in (*dialect.routes, *dialect.pages):
             if route.public or route.events is not None:
                 continue
-            for number, (path, in_path) in enumerate(paths(route, theirs)):
+            for number, (path, in_path) in enumerate(some(list(paths(route, theirs)))):
                 plain = Probe(dialect, route, path, in_path)
                 if route.form is None:
                     names = read_by(route, "")[0]
                     plain = replace(plain, query={name: MUST[name] for name in names & {*MUST}})
                     yield plain
                     for name in names if number == 0 else ():
-                        for word in words:
+                        for word in some(words):
                             yield replace(plain, query={**plain.query, name: word}, asked=(*in_path, word))
                     continue
                 actions = ACTIONS if read_by(route, "")[1].intersection(CHOOSES) else ("",)
@@ -151,7 +160,7 @@ def probes(theirs: Theirs) -> Iterator[Probe]:
                     form = {name: action if name in CHOOSES else TAKES[name] for name in fields & {*TAKES, *CHOOSES}}
                     yield replace(plain, form=form)
                     for name in fields - {*TAKES, *CHOOSES} if number == 0 else ():
-                        for word in words[:-1]:
+                        for word in some(words[:-1]):
                             yield replace(plain, form=form | {name: word}, asked=(*in_path, word))
 
 
@@ -223,15 +232,15 @@ async def stranger(
 
 @pytest.mark.slow
 async def test_nothing_of_theirs_is_shown_or_changed(
-    stranger: Place, mongo: MongoClient[dict[str, Any]], database_name: str
+    stranger: Place, mongo: MongoClient[dict[str, Any]], database_name: str, scale: str
 ) -> None:
     before = possessions(mongo, database_name)
     assert all(before[name] for name in KEPT)
-    theirs, found, count = stranger.theirs, [], 0
+    theirs, found, asked = stranger.theirs, [], 0
     # Looking first: what is done afterwards is written down with the words that it was asked with.
-    for probe in sorted(probes(theirs), key=lambda probe: probe.route.writes):
+    for probe in sorted(probes(theirs, every=scale == "full"), key=lambda probe: probe.route.writes):
         answer = await probe.send(stranger.server, stranger.key)
-        count += 1
+        asked += 1
         assert answer.status < 500, (probe, answer.body)
         if probe.route.writes:
             leak = leaks(answer, (*theirs.ids, *theirs.names[:-1]), [SECRET])
@@ -241,7 +250,7 @@ async def test_nothing_of_theirs_is_shown_or_changed(
             found.append((probe.route.method, probe.target, probe.form, leak))
     assert not found, found[:20]
     assert possessions(mongo, database_name) == before
-    assert count > 1_000
+    assert asked > (1_000 if scale == "full" else 250), asked
 
 
 async def counted(server: Server, key: str) -> dict[str, Any]:
@@ -299,7 +308,7 @@ async def test_who_sees_it_is_shown_it_by_every_route(
     async with running(mongodb_url, database_name, maintenance=False) as server:
         await told(server)
         secret, other = await key(server), await key(server, org="acme")
-        for probe in sorted(probes(theirs), key=lambda probe: _gentle_first(probe.route)):
+        for probe in sorted(probes(theirs, every=True), key=lambda probe: _gentle_first(probe.route)):
             name = f"{probe.route.method} {probe.route.path}"
             if name in SHOWS_NOBODYS or reached[name]:
                 continue
