@@ -18,6 +18,8 @@ ASKED = Request({"type": "http", "headers": []})
 class Engine:
     """Well in every respect, unless told otherwise."""
 
+    clients_replaced = 0
+
     def __init__(self, *, missing: tuple[str, ...] = (), fresh: bool = True, away: bool = False) -> None:
         self.missing, self.fresh, self.away, self.lag_seconds = missing, fresh, away, 0.0
 
