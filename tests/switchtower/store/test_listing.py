@@ -9,7 +9,6 @@ import pytest
 from mongomock_motor import AsyncMongoMockClient
 
 from switchtower.callers import EVERYTHING, Reach
-from switchtower.clock import DatabaseClock
 from switchtower.errors import InvalidInput
 from switchtower.jobs import JobFilter, PayloadMatch
 from switchtower.states import JobState
@@ -24,6 +23,7 @@ from switchtower.store.listing import (
     payload_path,
     projection,
 )
+from switchtower.store.skew import MemberClocks
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -55,7 +55,7 @@ JOBS = [
 @pytest.fixture
 async def store() -> Store:
     client = AsyncMongoMockClient(tz_aware=True)
-    made = Store(Database(client, "listing", "mock", DatabaseClock()))
+    made = Store(Database(lambda: client, "listing", "mock", MemberClocks()))
     await made.jobs.insert_many(JOBS)
     return made
 
