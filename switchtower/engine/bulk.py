@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
@@ -95,12 +95,15 @@ class Bulk:
         """
         if verb not in VERBS:
             raise InvalidInput("verb", f"must be one of {', '.join(VERBS)}.")
-        match = {"$and": [listing.filter_document(filter, reach=caller.reach), self._states(verb)]}
+        may_move = self._states(verb)["state"]["$in"]
+        asked = JobState if filter.states is None else filter.states
+        states = [state for state in asked if state.value in may_move]
+        match = listing.branches(replace(filter, states=states), reach=caller.reach).match
         now = self._store.clock.now()
-        sample = [
-            row["_id"]
-            for row in await self._store.jobs.find(match, {"_id": 1}, sort=[("_id", 1)], limit=SAMPLE).to_list(None)
-        ]
+        # As `_chunk` asks: in the order of ids, whatever index that takes.
+        first = {"$and": [match, {"_id": {"$gt": ""}}]}
+        rows = await self._store.jobs.find(first, {"_id": 1}, sort=[("_id", 1)], limit=SAMPLE).to_list(None)
+        sample = [row["_id"] for row in rows]
         if dry_run:
             value, exact = await listing.count(self._store, match, cap=10_000)
             return BulkOperation(None, verb, value, exact, 0, 0, True, sample, caller.actor, now, None)

@@ -22,6 +22,7 @@ from switchtower.store import crons as commands
 from switchtower.store import jobs as job_commands
 from switchtower.store.collections import Store
 from switchtower.store.driver import DriverError, translate_errors
+from switchtower.store.scans import scan
 
 __all__ = ["Crons"]
 
@@ -139,7 +140,7 @@ class Crons:
     async def count(self, *, caller: Caller, queue: str | None = None) -> Count:
         """How many crons there are (of one queue)."""
         match = {"$and": [commands.visible_to(caller), {} if queue is None else {"job.queue": queue}]}
-        return Count(await self._store.crons.count_documents(match), True)
+        return Count(await self._store.crons.count_documents(match, hint=scan("crons.count")), True)
 
     async def update(self, id: str, given: Mapping[str, Any], *, caller: Caller) -> Cron:
         """Changes what is given of a cron (fields as `NewCron` has them); its next slot is computed afresh.

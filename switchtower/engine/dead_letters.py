@@ -108,7 +108,7 @@ class DeadLetters:
         """How many entries match, counted up to `cap`."""
         match = commands.filter_document(filter, reach=caller.reach)
         with time_limit(TIME_LIMIT_MS):
-            value = await self._store.dead_letters.count_documents(match, limit=cap + 1)
+            value = await self._store.dead_letters.count_documents(match, limit=cap + 1, **commands.hinted(match))
         return Count(min(value, cap), value <= cap)
 
     async def replay(

@@ -19,6 +19,7 @@ from switchtower.store import changes, lines, permits, queues, transitions, webh
 from switchtower.store.claims import read_back
 from switchtower.store.collections import Store
 from switchtower.store.driver import translate_errors
+from switchtower.store.guards import parked
 from switchtower.store.lines import Line
 from switchtower.store.queues import AllControls
 from switchtower.store.webhooks import NO_WEBHOOK
@@ -185,7 +186,7 @@ class Deliveries:
 
     async def unpark_addressed(self) -> int:
         """Unparks jobs whose target has a webhook by now, without whoever set it getting to that. Returns: how many."""
-        match = {"parked": NO_WEBHOOK, "state": "waiting"}
+        match = parked(NO_WEBHOOK)
         found = await self._store.database.aggregate(
             self._store.jobs.name, [{"$match": match}, {"$group": {"_id": "$line"}}, {"$limit": PARKED_AT_ONCE}]
         )

@@ -17,7 +17,7 @@ from switchtower.store import counters, operations, permits, transitions, waitin
 from switchtower.store import queues as commands
 from switchtower.store.collections import Store
 from switchtower.store.driver import time_limit, translate_errors
-from switchtower.store.guards import NOT_REMOVED
+from switchtower.store.guards import NOT_REMOVED, parked
 from switchtower.store.listing import TIME_LIMIT_MS
 
 __all__ = ["Activity", "GroupCount", "Queue", "Queues"]
@@ -130,7 +130,7 @@ class Queues:
         queue = await self._control("resume", name, caller, job_name, group)
         if job_name is not None:
             await self._store.jobs.update_many(
-                {"parked": "paused", "queue": name, "name": job_name, "state": "waiting", **self._scope(caller)},
+                {**parked("paused"), "queue": name, "name": job_name, **self._scope(caller)},
                 transitions.unpark(),
             )
         return queue
@@ -234,7 +234,7 @@ class Queues:
         """
         caller.check_queue(name)
         active = {"queue": name, "state": "active"} | self._scope(caller)
-        running = await self._store.jobs.count_documents(active, limit=1_000)
+        running = await self._store.jobs.count_documents(active, limit=1_000, hint="active")
         if running and not force:
             raise Conflict(f"Queue {name!r} has {running} active jobs; wait, cancel them, or obliterate with force.")
         removed = await self._remove(name, [state for state in JobState if state is not JobState.ACTIVE], caller)

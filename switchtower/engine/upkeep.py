@@ -22,11 +22,11 @@ from switchtower.engine.workers import Workers
 from switchtower.events import Event, HistoryLost
 from switchtower.failpoints import die_at
 from switchtower.jobs import ErrorKind, JobError, fingerprint
-from switchtower.store import changes, counters, leases, listing, operations, outbox, transitions
+from switchtower.store import changes, counters, leases, listing, operations, outbox, queues, transitions
 from switchtower.store import jobs as commands
 from switchtower.store.collections import Store
 from switchtower.store.driver import translate_errors
-from switchtower.store.guards import starts_from
+from switchtower.store.guards import parked, starts_from
 from switchtower.store.skew import TOLERATED_SECONDS
 
 __all__ = ["Retention", "Upkeep"]
@@ -189,7 +189,7 @@ class Upkeep:
         causes = await self._store.database.aggregate(
             self._store.jobs.name,
             [
-                {"$match": {"parked": {"$in": ["paused", "no_handler"]}, "state": "waiting"}},
+                {"$match": parked("paused", "no_handler")},
                 {"$group": {"_id": {"queue": "$queue", "name": "$name", "parked": "$parked"}}},
                 {"$limit": CHUNK},
             ],
@@ -197,14 +197,13 @@ class Upkeep:
         for cause in causes:
             queue, name, reason = (cause["_id"][key] for key in ("queue", "name", "parked"))
             if reason == "paused":
-                there = await self._store.queues.find_one({"queue": queue, "paused_names": name}, {"_id": 1})
-                gone = there is None
+                gone = not await queues.holds_name(self._store, queue, name)
             else:
                 served = {"state": {"$in": leases.PRESENT}, "queues": queue, "names": {"$in": [name, []]}}
                 gone = await self._store.workers.find_one(served, {"_id": 1}) is not None
             if gone:
                 result = await self._store.jobs.update_many(
-                    {"parked": reason, "queue": queue, "name": name, "state": "waiting"}, transitions.unpark()
+                    {**parked(reason), "queue": queue, "name": name}, transitions.unpark()
                 )
                 freed += result.modified_count
         return freed

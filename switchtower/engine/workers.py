@@ -12,7 +12,7 @@ from switchtower.store import leases, listing, transitions
 from switchtower.store.collections import Store
 from switchtower.store.documents import job_from
 from switchtower.store.driver import translate_errors
-from switchtower.store.guards import within
+from switchtower.store.guards import parked, within
 from switchtower.workers import Worker, WorkerInfo, WorkerState
 
 __all__ = ["CLAIM_ALLOWANCE", "Workers"]
@@ -41,7 +41,7 @@ class Workers:
         """
         await (self.bury_dead if anew else self.take_back)(info.id)
         worker = leases.worker_from(await leases.register(self._store, info))
-        match: dict[str, object] = {"parked": "no_handler", "queue": {"$in": list(info.queues)}, "state": "waiting"}
+        match: dict[str, object] = {**parked("no_handler"), "queue": {"$in": list(info.queues)}}
         if info.names:
             match["name"] = {"$in": list(info.names)}
         await self._store.jobs.update_many(match, transitions.unpark())

@@ -23,6 +23,7 @@ from switchtower.store.collections import Store
 from switchtower.store.driver import time_limit
 from switchtower.store.guards import within
 from switchtower.store.listing import TIME_LIMIT_MS
+from switchtower.store.scans import scan
 from switchtower.store.texts import holds
 
 __all__ = ["count", "find", "page", "put", "settle"]
@@ -30,6 +31,7 @@ __all__ = ["count", "find", "page", "put", "settle"]
 Document = dict[str, Any]
 
 CHUNK = 1_000
+_INDEXED = {"_id", "org", "queue", "job_id", "actor", "action"}
 TEXTS = ("action", "source", "actor", "job_id", "target", "queue", "error")
 
 
@@ -143,8 +145,11 @@ async def page(store: Store, filter: AuditFilter, *, reach: Reach, after: str | 
 
 async def count(store: Store, filter: AuditFilter, *, reach: Reach, cap: int) -> tuple[int, bool]:
     """How many match, counted up to `cap`: (value, whether it is exact)."""
+    match = _match(filter, reach)
+    fields = {field for clause in match.get("$and", ()) for field in clause}
+    options = {} if not match or fields & _INDEXED else {"hint": scan("audit.count")}
     with time_limit(TIME_LIMIT_MS):
-        value = await store.audit.count_documents(_match(filter, reach), limit=cap + 1)
+        value = await store.audit.count_documents(match, limit=cap + 1, **options)
     return min(value, cap), value <= cap
 
 

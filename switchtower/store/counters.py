@@ -230,7 +230,6 @@ async def recount(store: Store, *, reached: str) -> int:
     count = {
         "aggregate": store.jobs.name,
         "pipeline": [
-            {"$match": {"state": {"$in": sorted(_STATES)}}},
             {
                 "$group": {
                     "_id": {"queue": "$queue", "org": "$org", "state": "$state"},
@@ -249,6 +248,8 @@ async def recount(store: Store, *, reached: str) -> int:
     rows: dict[tuple[str, str], dict[str, int]] = defaultdict(dict)
     times: dict[tuple[str, str], datetime] = {}
     for row in answer["cursor"]["firstBatch"]:
+        if row["_id"]["state"] not in _STATES:
+            continue
         key = (row["_id"]["queue"], row["_id"]["org"])
         rows[key][row["_id"]["state"]] = row["n"]
         times[key] = max(row["latest"], times.get(key, row["latest"]))

@@ -13,10 +13,12 @@ from switchtower.errors import InvalidInput
 from switchtower.store.collections import Store
 from switchtower.store.documents import error_from
 from switchtower.store.expressions import literal
+from switchtower.store.scans import scan
 
-__all__ = ["dead_letter_from", "filter_document", "mark_replayed"]
+__all__ = ["dead_letter_from", "filter_document", "hinted", "mark_replayed"]
 
 Document = dict[str, Any]
+_INDEXED = ("org", "queue", "job_id", "failed_at")
 
 
 def dead_letter_from(d: Document) -> DeadLetter:
@@ -64,6 +66,11 @@ def filter_document(filter: DeadLetterFilter, *, reach: Reach) -> Document:
         pattern = {"$regex": re.escape(filter.text[:256]), "$options": "i"}
         match["$or"] = [{"_id": filter.text}, {"job_id": filter.text}, {"name": pattern}, {"error.message": pattern}]
     return match
+
+
+def hinted(match: Document) -> Document:
+    """How a filter is to be counted: by an index that serves it, where there is one."""
+    return {} if not match or match.keys() & {"_id", *_INDEXED} else {"hint": scan("dead_letters.count")}
 
 
 async def mark_replayed(

@@ -11,7 +11,18 @@ from switchtower.callers import Reach
 from switchtower.dialects import Dialect
 from switchtower.states import REMOVED, TRANSITIONS, JobState
 
-__all__ = ["NOT_REMOVED", "RESTARTED", "by_token", "claimable", "due", "listed", "passed", "starts_from", "within"]
+__all__ = [
+    "NOT_REMOVED",
+    "RESTARTED",
+    "by_token",
+    "claimable",
+    "due",
+    "listed",
+    "parked",
+    "passed",
+    "starts_from",
+    "within",
+]
 
 Document = dict[str, Any]
 
@@ -45,6 +56,11 @@ def claimable(
         | ({"name": names} if names else {})
         | (condition or {})
     )
+
+
+def parked(*reasons: str) -> Document:
+    """The jobs that are parked for one of these reasons; fits the partial index `parked`."""
+    return {"parked": {"$in": list(reasons), "$type": "string"}, "state": "waiting"}
 
 
 def within(reach: Reach, *, queue: str = "queue") -> Document:

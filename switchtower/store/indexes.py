@@ -103,6 +103,14 @@ DEAD_LETTERS = [
     # lists and purge
     IndexModel([("failed_at", DESCENDING), ("_id", DESCENDING)], name="failed_at"),
     IndexModel([("queue", 1), ("failed_at", DESCENDING), ("_id", DESCENDING)], name="queue"),
+    # lists and counts of a tenant
+    IndexModel([("org", 1), ("failed_at", DESCENDING), ("_id", DESCENDING)], name="org"),
+]
+
+COUNTERS = [
+    # what a tenant sees, and what is in some queues; neither field ever changes
+    IndexModel([("org", 1), ("queue", 1)], name="org"),
+    IndexModel([("queue", 1)], name="queue"),
 ]
 
 WORKERS = [
@@ -210,6 +218,7 @@ def _plan(store: Store, search_paths: Sequence[str]) -> list[tuple[Any, list[Ind
         (store.jobs, JOBS + [_payload(path) for path in search_paths]),
         (store.dead_letters, DEAD_LETTERS),
         (store.workers, WORKERS),
+        (store.counters, COUNTERS),
         (store.minutes, MINUTES),
         (store.hours, HOURS),
         (store.snapshots, SNAPSHOTS),

@@ -18,6 +18,7 @@ from switchtower.store.collections import Store
 from switchtower.store.expressions import literal, when
 from switchtower.store.guards import listed
 from switchtower.store.queues import limit_document, limit_from
+from switchtower.store.scans import scan
 
 __all__ = [
     "Portion",
@@ -113,7 +114,8 @@ async def find_many(store: Store, caller: Caller, ids: Sequence[str] | None = No
 
 async def none_exists(store: Store) -> bool:
     """Whether no key was ever created that asks everyone for one."""
-    return await store.keys.find_one({"dev": {"$exists": False}}, {"_id": 1}) is None
+    row = await store.keys.find_one({"dev": {"$exists": False}}, {"_id": 1}, hint=scan("keys.none_exists"))
+    return row is None
 
 
 async def revoke(store: Store, id: str, caller: Caller) -> ApiKey | None:

@@ -30,6 +30,7 @@ from switchtower.store.collections import Store
 from switchtower.store.documents import HEAVY
 from switchtower.store.driver import time_limit
 from switchtower.store.guards import NOT_REMOVED
+from switchtower.store.scans import by_any_id
 from switchtower.store.texts import contains, text_condition
 
 __all__ = [
@@ -182,7 +183,8 @@ def branches(filter: JobFilter, *, reach: Reach, queues: Sequence[str] = ()) -> 
     rest = sorted(states - {JobState.ACTIVE})
     narrow = filter.queues is None and 0 < len(queues) * len(rest) <= 100
     at_rest = replace(filter, queues=queues if narrow else filter.queues)
-    groups = [rest] if len(rest) == len(JobState) - 1 else [[state] for state in rest]
+    together = len(rest) == len(JobState) - 1 or at_rest.queues is None
+    groups = [group for group in ([rest] if together else [[state] for state in rest]) if group]
     active = None
     if JobState.ACTIVE in states:
         held = filter_document(replace(filter, states=[JobState.ACTIVE]), reach=reach)
@@ -234,6 +236,10 @@ def filter_document(filter: JobFilter, *, reach: Reach) -> Document:
         clauses.append(text_condition(filter.text))
     if filter.name_contains is not None:
         clauses.append(text_condition(filter.name_contains, ("name",)))
+    indexed = (filter.ids, filter.queues, filter.names, filter.tags, filter.parent_id, filter.flow_id)
+    led = any(value is not None for value in (*indexed, filter.flow_root, filter.error_fingerprint))
+    if not led and not filter.retry_pending:
+        clauses.append(by_any_id("jobs.filter"))
     return {"$and": clauses} if len(clauses) > 1 else (clauses[0] if clauses else {})
 
 

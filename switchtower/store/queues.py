@@ -19,6 +19,7 @@ from switchtower.store.driver import time_limit
 from switchtower.store.expressions import literal
 from switchtower.store.guards import within
 from switchtower.store.listing import TIME_LIMIT_MS
+from switchtower.store.scans import scan
 
 __all__ = [
     "AllControls",
@@ -30,6 +31,7 @@ __all__ = [
     "forget",
     "group_counts",
     "has_jobs",
+    "holds_name",
     "known",
     "limit_document",
     "limit_from",
@@ -206,8 +208,14 @@ async def many_controls(store: Store, pairs: Collection[tuple[str, str]]) -> dic
 async def known(store: Store, *, reach: Reach) -> list[str]:
     """Names of the queues that have controls."""
     match = {"queue": {"$exists": True}} | within(reach)
-    rows = await store.queues.find(match, {"queue": 1}).to_list(None)
+    rows = await store.queues.find(match, {"queue": 1}, hint=scan("queues.known")).to_list(None)
     return [row["queue"] for row in rows]
+
+
+async def holds_name(store: Store, queue: str, job_name: str) -> bool:
+    """Whether the operator, or a tenant, paused this job name in a queue."""
+    match = {"_id": {"$gte": _key(queue, ""), "$lt": f"{queue}0"}, "paused_names": job_name}
+    return await store.queues.find_one(match, {"_id": 1}) is not None
 
 
 async def control(
@@ -356,6 +364,8 @@ async def repeating(store: Store, names: Sequence[str], *, org: str | None) -> d
 async def group_counts(store: Store, name: str, *, org: str | None, limit: int = 1_000) -> list[Document]:
     """Waiting and active jobs per group of a queue: `{_id: group, waiting, active}`, bounded to two seconds."""
     match: Document = {"queue": name, "group": {"$exists": True}} | ({} if org is None else {"org": org})
+    # They stand in two indexes.
+    ranges = [match | {"state": "waiting"}, match | {"state": "active", "worker_id": {"$gt": ""}}]
 
     def one(state: str) -> Document:
         return {"$sum": {"$cond": [{"$eq": ["$state", state]}, 1, 0]}}
@@ -364,7 +374,7 @@ async def group_counts(store: Store, name: str, *, org: str | None, limit: int =
         return await store.database.aggregate(
             store.jobs.name,
             [
-                {"$match": match | {"state": {"$in": ["waiting", "active"]}}},
+                {"$match": {"$or": ranges}},
                 {"$group": {"_id": "$group", "waiting": one("waiting"), "active": one("active")}},
                 {"$sort": {"_id": 1}},
                 {"$limit": limit},

@@ -17,6 +17,7 @@ from switchtower.callers import Caller
 from switchtower.ids import WEBHOOK, WEBHOOK_SECRET, new_id
 from switchtower.store import transitions
 from switchtower.store.collections import Store
+from switchtower.store.guards import parked
 from switchtower.webhooks import Address, Target, Webhook, WebhookSecret
 
 __all__ = ["add_secret", "addresses", "delete", "drop_secret", "find", "of_targets", "put", "unpark"]
@@ -129,7 +130,7 @@ async def addresses(store: Store, targets: Collection[Target]) -> dict[Target, A
 
 async def unpark(store: Store, target: Target) -> int:
     """Makes jobs claimable again that waited for this target's webhook. Returns: how many."""
-    match: Document = {"parked": NO_WEBHOOK, "state": "waiting"}
+    match = parked(NO_WEBHOOK)
     if target.key_id is not None:
         match["webhook_key"] = target.key_id
     else:

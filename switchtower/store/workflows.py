@@ -211,7 +211,7 @@ async def replay(
         if (step.kind, step.status) == (StepKind.WAIT, StepStatus.COMPLETED) and step.name not in keep
     ]
     if recorded:
-        given = {"consumed_by": {"$in": recorded}, "consumed_at": {"$lte": run.job.finished_at}}
+        given = {"consumed_by": {"$in": recorded, "$type": "string"}, "consumed_at": {"$lte": run.job.finished_at}}
         await store.events.update_many(given, {"$set": {"spent": True}})
     again = operations.retry(actor, source=source, action={"name": "workflow.replay"})
     kept = {
@@ -294,7 +294,10 @@ async def consume(
     """
     given = {"consumed_by": f"{job_id}/{step}", "lease": token}
     had: Document | None = await store.events.find_one_and_update(
-        {"consumed_by": given["consumed_by"], "spent": None}, {"$set": given}, return_document=ReturnDocument.AFTER
+        # As the partial index has them.
+        {"consumed_by": {"$eq": given["consumed_by"], "$type": "string"}, "spent": None},
+        {"$set": given},
+        return_document=ReturnDocument.AFTER,
     )
     if had is not None:
         return had, False
@@ -329,7 +332,7 @@ async def wake(store: Store, *, job_id: str | None = None, event: Document | Non
         return await _wake_among(
             store, {**match, "awaiting": event["name"], "org": event["org"]}, {"_id": event["_id"]}
         )
-    names = await store.events.distinct("name", {"consumed_by": None})
+    names = await store.events.distinct("name", {"org": {"$gte": ""}, "consumed_by": None})
     return sum(
         [
             await _wake_among(store, {**match, "awaiting": {"$in": names[start : start + NAMES]}})

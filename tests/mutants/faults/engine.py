@@ -207,8 +207,8 @@ FAULTS = [
     Fault(
         id="dead-letters-claim-to-be-exact",
         path=f"{ENGINE}dead_letters.py",
-        old="count_documents(match, limit=cap + 1)",
-        new="count_documents(match, limit=cap)",
+        old="count_documents(match, limit=cap + 1,",
+        new="count_documents(match, limit=cap,",
         tests=(
             "tests/conformance/test_counts.py",
             "tests/conformance/test_dead_letters.py",

@@ -330,8 +330,8 @@ FAULTS = [
     Fault(
         id="open-again-when-all-are-revoked",
         path=f"{STORE}keys.py",
-        old='find_one({"dev": {"$exists": False}}, {"_id": 1})',
-        new='find_one({"dev": {"$exists": False}, "revoked_at": None}, {"_id": 1})',
+        old='find_one({"dev": {"$exists": False}}, {"_id": 1},',
+        new='find_one({"dev": {"$exists": False}, "revoked_at": None}, {"_id": 1},',
         tests=("tests/conformance/test_borders.py", "tests/app/test_auth.py", "tests/conformance/test_keys.py"),
         says="A server that starts when every key was revoked lets everybody in.",
     ),
@@ -346,8 +346,8 @@ FAULTS = [
     Fault(
         id="spent-event-given-again",
         path=f"{STORE}workflows.py",
-        old='{"consumed_by": given["consumed_by"], "spent": None}',
-        new='{"consumed_by": given["consumed_by"]}',
+        old='"$type": "string"}, "spent": None},',
+        new='"$type": "string"}},',
         tests=("tests/conformance/test_workflows.py",),
         says="A replayed run is given an event that it has used before.",
     ),
