@@ -40,8 +40,8 @@ coverage: $(INSTALLED) $(CLIENTS) $(PUBLISHED) frontend ## Run the suite, and pr
 	$(BIN)/pytest -q -n $(PARALLEL) --dist worksteal --cov --cov-report= $(ARGS)
 	$(RUN) -m tests.covered
 
-nightly: $(INSTALLED) $(CLIENTS) $(PUBLISHED) frontend ## Run everything, fault tests at their full counts
-	SWITCHTOWER_TEST_SCALE=full $(BIN)/pytest -q -m "nightly or not nightly" --timeout 14400 $(ARGS)
+nightly: $(INSTALLED) $(CLIENTS) $(PUBLISHED) frontend ## Run the long tests part by part, from where they were stopped (ARGS="faults chaos --minutes 60")
+	$(RUN) -m tests.nightly $(ARGS)
 
 mutants: $(INSTALLED) ## Plant seeded faults, and see that the tests notice each (ARGS="store quota-off-by-one")
 	$(RUN) -m tests.mutants $(ARGS)

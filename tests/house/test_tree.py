@@ -13,7 +13,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("switchtower", "schema", "app", "workers")
-LINES = 450
+LINES = 600
 SLEEP_SECONDS = 0.2
 
 
