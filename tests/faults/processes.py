@@ -8,16 +8,19 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import re
 import signal
 import subprocess
 import sys
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 import psutil
+from pymongo.database import Database
 
 from switchtower.ids import WORKER, new_id
 
@@ -71,6 +74,15 @@ class WorkerProcess(Forked):
     @property
     def ready(self) -> bool:
         return '"event": "ready"' in self.said
+
+
+def at_work(
+    view: Database[dict[str, Any]], workers: Sequence[WorkerProcess], choose: random.Random
+) -> WorkerProcess | None:
+    """One of the workers that run something now; a kill of any other proves nothing."""
+    busy = set(view["jobs"].distinct("worker_id", {"state": "active", "started": True}))
+    found = [worker for worker in workers if worker.worker_id in busy]
+    return choose.choice(found) if found else None
 
 
 class ServerProcess(Forked):

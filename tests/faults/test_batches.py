@@ -14,6 +14,7 @@ from switchtower.jobs import NewJob
 from tests.faults.conftest import CALLER, maintained
 from tests.faults.oracle import Ledger, counters_equal_a_count, drained, verify
 from tests.faults.processes import Nursery
+from tests.nightly.counting import count
 from tests.waiting import until
 
 LEASE_SECONDS = 2.0
@@ -61,6 +62,7 @@ async def test_killed_workers_lose_and_double_no_job_of_a_batch(
         await counters_equal_a_count(engine, view)
     assert states == {"completed": len(ids)}
     lost = view["jobs"].count_documents({"attempts.outcome": "lost"})
+    count("F1", "workers killed in a batch", KILLS[scale])
     assert lost > KILLS[scale], "a batch that is killed takes many jobs with it"
     sizes = {row["result"] for row in view["jobs"].find({"_id": {"$in": ids}}, {"result": 1})}
     assert max(sizes) == 20, sizes

@@ -22,6 +22,7 @@ from tests.faults.conftest import CALLER, maintained
 from tests.faults.oracle import Ledger, counters_equal_a_count, drained, verify
 from tests.faults.processes import Nursery
 from tests.mongod import ReplicaSet
+from tests.nightly.counting import count
 from tests.waiting import until
 
 DATABASE = "streams"
@@ -134,6 +135,7 @@ async def test_stream_whose_cursor_is_killed_goes_on_without_a_gap(
     assert reader.gaps == []
     # What was sent before its cursor's end arrives all the same: two cuts may end one stream.
     assert CUTS[scale] // 2 < len(openings) <= 1 + 3 * CUTS[scale]
+    count("F14", "cursors killed", CUTS[scale])
 
 
 @pytest.mark.nightly
@@ -179,6 +181,7 @@ async def test_lost_history_is_told_and_nothing_opens_its_stream_again_and_again
                 f"{len(openings)} in {seconds:.0f} s"
             )
             await engine.close()
+    count("F14", "histories lost", 1)
 
 
 async def enqueue_late(url: str) -> str:
@@ -233,4 +236,5 @@ async def test_primary_that_goes_silent_is_left(replica_set: ReplicaSet, tmp_pat
     assert sorted(reader.ids) == sorted(expected), "an event was missed, or told twice"
     assert reader.gaps == []
     assert silence < SILENCE_SECONDS[scale], f"{silence:.1f} s without an event"
+    count("G4", "primaries ended under subscribers", 1)
     await engine.close()

@@ -16,6 +16,7 @@ from tests.faults.conftest import CALLER, maintained
 from tests.faults.oracle import Ledger, counters_equal_a_count, drained, verify
 from tests.faults.processes import Nursery
 from tests.mongod import ReplicaSet
+from tests.nightly.counting import count
 from tests.waiting import until
 
 AHEAD_SECONDS = 600
@@ -82,3 +83,5 @@ async def test_primary_whose_clock_is_ahead_takes_no_job_from_a_live_worker(
             assert begins[ids[-1]][0].at - asked >= DELAY_SECONDS / 2, "a delayed job ran early"
             assert all(worker.alive for worker in workers)
         await engine.close()
+    count("F12", "primaries ten minutes ahead", 1)
+    count("G13", "clocks ahead", 1)

@@ -20,6 +20,7 @@ from switchtower.jobs import NewJob
 from tests.faults.conftest import CALLER
 from tests.faults.oracle import Ledger, verify
 from tests.faults.processes import TASKS
+from tests.nightly.counting import count
 from tests.waiting import until
 
 IN_FLIGHT = 100
@@ -93,6 +94,8 @@ async def test_sigterm_finishes_what_runs_and_gives_back_the_rest(
         await until(lambda: view["jobs"].count_documents({"state": "active"}) == 0)
     assert all(len(notes) == 1 for notes in ledger.read().of("begin").values()), "a job was executed twice"
     assert verify(view, [*warm, *flying, *stock], ledger=ledger) == {"completed": 2_300}
+    count("F20", "drains", 1)
+    count("G6", "jobs in flight when told to stop", IN_FLIGHT)
 
 
 @pytest.mark.slow
@@ -119,6 +122,7 @@ async def test_unfinished_jobs_are_released_not_left_to_the_lease(
     assert not ledger.read().of("effect")
     again = await engine.claims.claim("next", ["default"], limit=1)
     assert again[0].id in ids, "they can run at once elsewhere"
+    count("F20", "drains", 1)
 
 
 @pytest.mark.slow
@@ -138,3 +142,4 @@ async def test_sigkill_during_the_drain_is_a_crash_like_any_other(
     assert worker is not None
     assert await engine.workers.bury_dead(worker["_id"]) == 20
     assert {job["attempts"][0]["outcome"] for job in view["jobs"].find({"state": "waiting"})} == {"lost"}
+    count("F20", "drains", 1)

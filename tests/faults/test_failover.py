@@ -21,6 +21,7 @@ from tests.faults.conftest import CALLER, maintained
 from tests.faults.oracle import Ledger, counters_equal_a_count, drained, verify
 from tests.faults.processes import Nursery
 from tests.mongod import ReplicaSet
+from tests.nightly.counting import count
 from tests.waiting import until
 
 AWAY_SECONDS = {"ci": 10.0, "full": 30.0}
@@ -162,6 +163,9 @@ async def test_failovers_lose_nothing_and_execute_nothing_twice(
                 assert gaps[name] < limit * PATIENCE[scale] + extra, gaps
             await every_event_was_seen_once(view, observer)
     await engine.close()
+    for fault, goal in (("F4", "primaries killed"), ("F5", "primaries stepped down"), ("F7", "full stops")):
+        count(fault, goal, REPEATS[scale])
+    count("G3", "failovers", REPEATS[scale] * len(FAULTS))
 
 
 @pytest.mark.nightly
@@ -202,6 +206,7 @@ async def test_jobs_go_on_through_failovers_under_the_lease_of_production(
             assert all(worker.alive for worker in workers)
             assert view["workers"].count_documents({"state": "lost"}) == 0
     await engine.close()
+    count("G3", "failovers under the lease of production", len(FAULTS))
 
 
 async def every_event_was_seen_once(view: Any, observer: Observer) -> None:

@@ -14,6 +14,7 @@ from tests.faults.conftest import CALLER, maintained, struck
 from tests.faults.oracle import Ledger
 from tests.faults.processes import Nursery
 from tests.mongod import fail_command
+from tests.nightly.counting import count
 from tests.waiting import until
 
 # A worker renews every third of it, and stops itself a sixth before its end: so long may anything be held up here.
@@ -48,6 +49,7 @@ async def test_hiccup_of_the_heartbeat_interrupts_nothing(
     assert row is not None
     assert (row["state"], row["token"]) == ("active", ledger.notes[0].token)
     assert [note.what for note in ledger.read().notes] == ["begin"]
+    count("F25", "heartbeats cut off", 3)
 
 
 @pytest.mark.slow
@@ -70,3 +72,4 @@ async def test_worker_whose_heartbeats_fail_past_the_lease_stops_itself_first(
         free = {"_id": job.id, "state": "waiting", "attempts.outcome": "lost"}
         await until(lambda: view["jobs"].count_documents(free) == 1, timeout_seconds=60)
     assert not [note for note in ledger.read().notes if note.what == "child accepted"]
+    count("F25", "heartbeats cut off", 1)

@@ -18,8 +18,9 @@ from switchtower.jobs import NewJob
 from switchtower.limits import Limit, QueueLimits, Rate
 from tests.faults.conftest import CALLER, maintained
 from tests.faults.oracle import Ledger, drained, verify
-from tests.faults.processes import Nursery, WorkerProcess
+from tests.faults.processes import Nursery, at_work
 from tests.histories import steps_of
+from tests.nightly.counting import count
 from tests.waiting import until
 
 LEASE_SECONDS = 2.0
@@ -56,9 +57,9 @@ async def test_killed_workers_never_exceed_a_limit_and_leave_no_room_behind(
         await enqueue(JOBS[scale])
         watching = asyncio.create_task(seen.watch())
         while len(killed) < KILLS[scale]:
-            if view["jobs"].count_documents({"state": "waiting"}) < 50:
-                await enqueue(50)
-            victim = await until(lambda: _busy(view, workers), timeout_seconds=60)
+            if view["jobs"].count_documents({"state": "waiting"}) < 20:
+                await enqueue(20)
+            victim = await until(lambda: at_work(view, workers, choose), timeout_seconds=60)
             workers.remove(victim)
             workers.append(nursery.start(lease_seconds=LEASE_SECONDS))
             victim.kill()
@@ -82,6 +83,7 @@ async def test_killed_workers_never_exceed_a_limit_and_leave_no_room_behind(
     starts = sorted(entry.at for job in view["jobs"].find() for entry in steps_of(job) if entry.type == "claim")
     assert len(starts) >= len(ids)
     assert most_within(starts, timedelta(milliseconds=RATE.per_ms)) <= RATE.starts
+    count("F1", "workers killed under limits", len(killed))
 
 
 class Seen:
@@ -104,17 +106,9 @@ class Seen:
         for row in jobs.aggregate([{"$match": {"state": "active"}}, {"$group": {"_id": "$group", "n": {"$sum": 1}}}]):
             groups[row["_id"]] = row["n"]
         self.most["all"] = max(self.most["all"], sum(groups.values()))
-        for group, count in groups.items():
+        for group, active in groups.items():
             if group is not None:
-                self.groups[(group,)] = max(self.groups[(group,)], count)
-
-
-def _busy(view: Database[dict[str, Any]], workers: list[WorkerProcess]) -> WorkerProcess | None:
-    """A worker that runs something now."""
-    row = view["jobs"].find_one(
-        {"state": "active", "started": True, "worker_id": {"$in": [worker.worker_id for worker in workers]}}
-    )
-    return next((worker for worker in workers if row is not None and worker.worker_id == row["worker_id"]), None)
+                self.groups[(group,)] = max(self.groups[(group,)], active)
 
 
 def handlers_at_work(ledger: Ledger, killed: dict[int, float]) -> list[tuple[str, float, float]]:

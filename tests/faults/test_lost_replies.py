@@ -17,6 +17,7 @@ from tests.faults.conftest import CALLER, Open, maintained, struck
 from tests.faults.oracle import counters_equal_a_count, drained, verify
 from tests.histories import runs_of, steps_of
 from tests.mongod import fail_command
+from tests.nightly.counting import count
 
 T = TypeVar("T")
 ERROR = JobError(ErrorKind.EXCEPTION, "ValueError", "no")
@@ -71,7 +72,8 @@ async def test_lives_with_lost_replies_come_out_right(
                     ids.append(await enqueue_one(engine, f"{round} {n}", max_attempts=1 + n % 2))
                 ids += await enqueue_some(engine, f"{round}", JOBS // 2)
                 await work(engine, view, choose, expected)
-            assert struck(view) >= LOST[scale]
+            lost = struck(view)
+            assert lost >= LOST[scale]
         await house.upkeep.relay()
         await drained(house, timeout_seconds=120)
         await counters_equal_a_count(house, view)
@@ -84,6 +86,7 @@ async def test_lives_with_lost_replies_come_out_right(
         kinds = [entry.type for entry in steps_of(job)]
         assert kinds.count("start") == len([run for run in runs_of(job) if run.started_at]), kinds
         assert kinds.count("claim") == kinds.count("start"), kinds
+    count("F27", "replies lost", lost)
 
 
 async def enqueue_one(engine: Engine, key: str, **options: Any) -> str:

@@ -20,6 +20,7 @@ from switchtower.jobs import NewJob
 from switchtower.workers import Outcome, OutcomeKind, WorkerInfo
 from tests.faults.conftest import CALLER
 from tests.faults.processes import ROOT
+from tests.nightly.counting import count
 
 # Milliseconds each; who met the orphan's locks would wait for them until the client's own limit of five seconds.
 LIMIT_SECONDS = 4.0
@@ -111,6 +112,7 @@ async def test_killed_inside_a_transaction_holds_nobody_up(
     assert max(waits) < LIMIT_SECONDS, waits
     assert view.client.admin.command("serverStatus")["transactions"]["currentOpen"] >= 1, "it did not last"
     view.client.admin.command("killAllSessions", [])
+    count("F28", "orphan transactions", 1)
 
 
 def killed_inside(body: str, url: str, database: str) -> None:

@@ -14,6 +14,7 @@ from switchtower.jobs import NewJob
 from tests.faults.conftest import CALLER, maintained
 from tests.faults.oracle import Ledger, counters_equal_a_count, verify
 from tests.faults.processes import Nursery
+from tests.nightly.counting import count
 from tests.waiting import until
 
 MAX_ATTEMPTS = 3
@@ -71,6 +72,7 @@ async def test_poison_ends_in_the_dead_letters_and_the_others_go_on(
         assert len(begins.get(id, ())) <= MAX_ATTEMPTS + 1
         (letter,) = view["dead_letters"].find({"job_id": id})
         assert letter["error"]["kind"] == "worker_lost"
+    count("F17", "poison jobs", len(at_once) + len(later))
 
 
 @pytest.mark.slow
@@ -87,3 +89,4 @@ async def test_handler_that_blocks_its_process_is_ended_at_its_timeout(
         assert row["error"]["kind"] == "timeout", "it was taken for a crash"
         assert row["state"] in ("retrying", "waiting")
         assert "has blocked the event loop" in worker.said
+    count("F17", "poison jobs", 1)

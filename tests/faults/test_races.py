@@ -17,6 +17,7 @@ from switchtower.workers import Outcome, OutcomeKind, WorkerInfo
 from tests.faults.conftest import CALLER, Open
 from tests.faults.oracle import verify
 from tests.histories import runs_of
+from tests.nightly.counting import count
 
 RESCUES = {"ci": 1_000, "full": 100_000}
 CANCELS = {"ci": 600, "full": 50_000}
@@ -74,6 +75,7 @@ async def test_rescue_and_completion_exclude_each_other(
         completed += size - len(lost)
         rescued += len(lost)
         await enqueue(worker, size - len(lost), max_attempts=1_000)
+    count("F22", "rescues raced", completed + rescued)
     assert completed > size and rescued > size, f"{completed} completed, {rescued} rescued: no race"
 
 
@@ -119,3 +121,4 @@ async def test_cancel_answers_what_becomes_of_the_job(
     assert min(seen.values()) > size // 10, f"{seen}: no race"
     await operator.upkeep.relay()
     verify(view, everything)
+    count("F23", "cancels raced", len(everything))

@@ -21,6 +21,7 @@ from switchtower.crons import CatchUp, NewCron, Overlap, Schedule
 from switchtower.engine import Engine
 from switchtower.jobs import NewJob
 from tests.faults.conftest import CALLER
+from tests.nightly.counting import count
 
 ROOT = Path(__file__).resolve().parents[2]
 SCHEDULERS = 8
@@ -123,5 +124,8 @@ async def test_every_slot_makes_exactly_one_job(
     assert sorted(job["custom_id"] for job in jobs) == expected
     found = await engine.crons.get(cron.id, caller=CALLER)
     assert found is not None and (found.fired, found.next_at) == (slots, None)
+    count("F13", "slots", slots)
+    count("F13", "schedulers killed or frozen", killed + frozen)
+    count("G7", "slots", slots)
     if overlap is Overlap.REPLACE:
         assert sum(job["state"] == "waiting" for job in jobs) <= 2

@@ -20,6 +20,7 @@ from switchtower.workers import Outcome, OutcomeKind, WorkerInfo
 from tests.faults.conftest import CALLER
 from tests.faults.oracle import Ledger, drained, verify
 from tests.faults.processes import Nursery, Servers
+from tests.nightly.counting import count
 from tests.waiting import until
 
 CALLERS = 64
@@ -178,6 +179,8 @@ async def test_killed_servers_make_each_key_one_job_and_each_flow_whole(
     # Whoever asks once more is told of the same jobs.
     repeated = await asyncio.gather(*(callers.ask(query, **variables) for query, variables in requests))
     assert [ids_of(answer) for answer in repeated] == [ids_of(answer) for answer in answers]
+    count("F3", "servers killed", KILLS[scale])
+    count("F3", "requests repeated", len(requests))
     assert view["jobs"].count_documents({}) == ones + manies * MANY + flows * NODES
 
 
@@ -222,6 +225,7 @@ async def test_a_storm_of_replays_makes_one_job_of_a_key(
     answers = await asyncio.gather(*(callers.ask(REPLAY, id=letter) for _ in range(5)))
     assert len({id for answer in answers for id in ids_of(answer)}) == 5
     assert view["jobs"].count_documents({}) == before + 5
+    count("F24", "replays in storms", REPLAYS * STORMS[scale])
 
 
 async def dead_letter(engine: Engine, view: Database[dict[str, Any]]) -> str:

@@ -23,6 +23,7 @@ from switchtower.jobs import ClaimedJob, NewJob
 from switchtower.workers import WorkerInfo
 from tests.faults.conftest import CALLER
 from tests.faults.processes import Servers
+from tests.nightly.counting import count
 from tests.waiting import until
 
 STALLED = {"ci": 8, "full": 100}
@@ -158,6 +159,8 @@ async def test_stalled_subscribers_cost_little_and_the_others_nothing(
                     while b"StreamGap" not in await stream.read(65_536):
                         pass
         assert server.alive
+    for goal in ("F15", "G12"):
+        count(goal, "stalled subscribers", 2 * STALLED[scale])
 
 
 async def until_gap(connection: ClientConnection) -> None:

@@ -16,6 +16,7 @@ from switchtower.states import JobState
 from switchtower.store.expressions import token_hash
 from switchtower.workers import Outcome, OutcomeKind, WorkerInfo
 from tests.faults.conftest import CALLER
+from tests.nightly.counting import count
 
 PAIRS = {"ci": 100, "full": 10_000}
 ERROR = JobError(ErrorKind.EXCEPTION, "ValueError", "no")
@@ -99,3 +100,4 @@ async def test_replayed_calls_change_nothing(engine: Engine, view: Database[dict
         assert await engine.claims.start(list(tokens.items())) == set(tokens)
         assert await engine.claims.start([(id, "x" * 27) for id in tokens]) == set(tokens)
     assert whole(view) == before
+    count("F10", "tokens replayed", pairs)

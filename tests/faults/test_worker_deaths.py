@@ -17,8 +17,9 @@ from switchtower.jobs import ErrorKind, JobError, NewJob
 from switchtower.workers import Outcome, OutcomeKind, WorkerInfo
 from tests.faults.conftest import CALLER, maintained
 from tests.faults.oracle import Ledger, counters_equal_a_count, drained, holders_are_present, verify
-from tests.faults.processes import Nursery, WorkerProcess
+from tests.faults.processes import Nursery, WorkerProcess, at_work
 from tests.histories import runs_of
+from tests.nightly.counting import count
 from tests.waiting import until
 
 LEASE_SECONDS = 2.0
@@ -49,18 +50,18 @@ async def test_killed_workers_lose_and_double_nothing(
     async with maintained(engine):
         await until(lambda: all(worker.ready for worker in workers), timeout_seconds=60)
         while len(killed) < KILLS[scale]:
-            victim = workers.pop(choose.randrange(len(workers)))
-            # Another comes at once, and the next death falls on one that is at work.
-            workers.append(nursery.start(lease_seconds=LEASE_SECONDS))
+            if view["jobs"].count_documents({"state": "waiting"}) < 100:
+                ids += await enqueue(engine, 300, payload={"seconds": 0.35}, max_attempts=50)
+            victim = await until(lambda: at_work(view, workers, choose))
             victim.kill()
+            workers.remove(victim)
+            workers.append(nursery.start(lease_seconds=LEASE_SECONDS))
             killed.append((time.time(), victim.pid))
             if len(killed) % 2:
                 # As its supervisor does; the other half is found by its lease alone.
                 await until(lambda victim=victim: not victim.alive)
                 await engine.workers.bury_dead(victim.worker_id)
-            await asyncio.sleep(choose.uniform(0.2, 0.4))
-            if view["jobs"].count_documents({"state": "waiting"}) < 100:
-                ids += await enqueue(engine, 300, payload={"seconds": 0.35}, max_attempts=50)
+            await asyncio.sleep(choose.uniform(0, 0.4))
         await drained(engine, timeout_seconds=60 + JOBS[scale] / 25)
         ledger = Ledger(nursery.ledger).read()
         states = verify(view, ids, ledger=ledger)
@@ -76,6 +77,9 @@ async def test_killed_workers_lose_and_double_nothing(
     lost = view["jobs"].count_documents({"attempts.outcome": "lost"})
     assert lost > KILLS[scale]
     # Lease, the rescuer's interval, and a second; a machine that also runs eight workers and more may add to it.
+    count("G1", "jobs", len(ids))
+    count("G1", "workers killed", len(killed))
+    count("F1", "workers killed", len(killed))
     waits.sort()
     assert waits[len(waits) // 2] < LEASE_SECONDS + 0.5 + 1 + 5, waits[-20:]
     assert waits[-1] < LEASE_SECONDS + 30, waits[-5:]
@@ -102,21 +106,21 @@ def how_long_they_waited(ledger: Ledger, killed: list[tuple[float, int]]) -> tup
 async def test_death_at_a_point(
     engine: Engine, view: Database[dict[str, Any]], nursery: Nursery, scale: str, point: str
 ) -> None:
-    count = DEATHS[scale]
-    parents = await enqueue(engine, count, queue="parents")
+    deaths = DEATHS[scale]
+    parents = await enqueue(engine, deaths, queue="parents")
     # Long enough for its start to be marked before it ends: a quicker run that is cut off is told by its rescue alone.
-    new = {"name": "work", "payload": {"seconds": 0.05}, "max_attempts": count + 1}
+    new = {"name": "work", "payload": {"seconds": 0.05}, "max_attempts": deaths + 1}
     ids = [
         (await engine.jobs.enqueue(NewJob(parent_id=parent, **new), caller=CALLER)).job.id  # type: ignore[arg-type]
         for parent in parents
     ]
     doomed: list[WorkerProcess] = []
     async with maintained(engine):
-        while len(doomed) < count:
+        while len(doomed) < deaths:
             # They die of nothing else: each is buried by name.
             group = [
                 nursery.start(die_at=point, concurrency=1, lease_seconds=600)
-                for _ in range(min(5, count - len(doomed)))
+                for _ in range(min(5, deaths - len(doomed)))
             ]
             doomed += group
             await until(lambda group=group: not any(worker.alive for worker in group), timeout_seconds=60)
@@ -128,12 +132,12 @@ async def test_death_at_a_point(
             assert not begun
             assert {job["attempt"] for job in view["jobs"].find({"queue": "default"})} == {0}
         else:
-            assert sum(map(len, done.values())) == count
+            assert sum(map(len, done.values())) == deaths
         if point == "after_complete":
-            assert view["jobs"].count_documents({"state": "completed"}) == count
+            assert view["jobs"].count_documents({"state": "completed"}) == deaths
             # What must follow it is carried out by maintenance: the parents, whose last child it was, are freed.
             free = {"queue": "parents", "state": "waiting"}
-            await until(lambda: view["jobs"].count_documents(free) == count, timeout_seconds=60)
+            await until(lambda: view["jobs"].count_documents(free) == deaths, timeout_seconds=60)
         nursery.start(queues="default,parents", lease_seconds=600)
         await drained(engine, timeout_seconds=120)
         ledger.read()
@@ -149,7 +153,8 @@ async def test_death_at_a_point(
         assert cut_off >= 0
         assert outcomes == ["lost"] * (runs + cut_off - 1) + ["completed"], f"{runs} runs, shown as {outcomes}"
     runs = sum(len(notes) for id, notes in ledger.of("effect").items() if id in set(ids))
-    assert runs == (count * 2 if point == "after_effect" else count)
+    assert runs == (deaths * 2 if point == "after_effect" else deaths)
+    count("F2", "deaths at a point", deaths)
 
 
 @pytest.mark.slow
@@ -197,6 +202,8 @@ async def test_zombies_are_refused(
         await until(lambda: holders_are_present(view))
     assert verify(view, ids) == {"completed": len(ids)}
     assert {job["result"] for job in view["jobs"].find()} == {"heir"}
+    count("F9", "zombies refused", processes)
+    count("G2", "late holders refused", fenced)
 
 
 async def late_calls_are_refused(engine: Engine, first: dict[str, Any], holders: dict[str, str]) -> int:

@@ -15,6 +15,7 @@ from starlette.types import ASGIApp
 
 from tests.app.direct import send
 from tests.fuzz import arguments
+from tests.nightly.counting import count
 
 HEADERS = [(b"host", b"localhost"), (b"content-type", b"application/json")]
 EXAMPLES = 20_000 if os.environ.get("SWITCHTOWER_TEST_SCALE") == "full" else 300
@@ -45,6 +46,7 @@ async def ask(app: ASGIApp, operation: str, name: str, variables: dict[str, Any]
     answer: dict[str, Any] = json.loads(said)
     assert "data" in answer or "errors" in answer, (name, variables, said)
     assert b"INTERNAL" not in said, (name, variables, said)
+    count("G8", "requests", 1)
     return answer
 
 

@@ -18,6 +18,7 @@ from websockets.typing import Subprotocol
 from app.server import Server, bind, configure
 from switchtower.engine import Engine
 from tests.fuzz import arguments
+from tests.nightly.counting import count
 from tests.waiting import until
 
 EXAMPLES = 5_000 if os.environ.get("SWITCHTOWER_TEST_SCALE") == "full" else 100
@@ -97,6 +98,8 @@ async def test_any_frames_are_answered(address: str, engine: Engine, sent: list[
             assert closed.rcvd is not None, "lost without a close frame"
             assert closed.rcvd.code in range(4400, 4500), closed.rcvd
     await until(lambda: not strangers(engine))
+    count("G8", "frames", len(sent))
+    count("G8", "requests", 1)
 
 
 def strangers(engine: Engine) -> list[str]:

@@ -17,6 +17,7 @@ from tests.model.mutants_of_groups import MUTANTS_OF_GROUPS
 from tests.model.mutants_of_many import MUTANTS_OF_BULK, MUTANTS_OF_CRONS, MUTANTS_OF_FLOWS
 from tests.model.mutants_of_runs import MUTANTS_OF_RUNS
 from tests.model.rules.base import Comparing
+from tests.nightly.counting import count
 
 EXAMPLES = {"ci": 12, "full": 10_000}
 GATE_EXAMPLES = 100
@@ -55,6 +56,7 @@ def test_queue_does_what_the_model_says(world: World, scale: str) -> None:
         if world.failures:
             pytest.fail(world.failures[0])
     assert world.steps > EXAMPLES[scale] * 50
+    count("G9", "steps", world.steps)
 
 
 # A fault is looked for by the rules of its noun: among all rules, they would come too seldom for a quick gate.
@@ -93,4 +95,5 @@ def test_model_finds_a_seeded_fault(world: World, rules: type[Comparing], mutant
                 run_state_machine_as_test(machine, settings=budget(GATE_EXAMPLES, steps=steps))
             if world.failures:
                 break
+    count("G9", "mutants caught", bool(world.failures))
     assert world.failures, f"{len(GATE_SEEDS) * GATE_EXAMPLES} examples did not notice it"
