@@ -72,7 +72,8 @@ class Databases:
 def empty(mongo: MongoClient[dict[str, Any]], name: str) -> None:
     """Removes every document, and waits until the removal is what a majority has."""
     database = mongo[name]
-    filled = [each for each in database.list_collection_names() if database[each].estimated_document_count()]
+    named = [each for each in database.list_collection_names() if not each.startswith("system.")]
+    filled = [each for each in named if database[each].estimated_document_count()]
     for number, each in enumerate(filled):
         # The last one waits for a majority, and with it all that came before.
         concern = WriteConcern("majority") if number == len(filled) - 1 else WriteConcern(1)
