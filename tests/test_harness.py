@@ -66,7 +66,7 @@ def test_waits(mongod):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.parametrize("number", [signal.SIGKILL, pytest.param(signal.SIGTERM, marks=pytest.mark.nightly)])
 def test_ended_run_leaves_no_mongod(tmp_path: Path, number: signal.Signals) -> None:
     root = Path(__file__).parents[1]
     (tmp_path / "test_sleeper.py").write_text(SLEEPER)

@@ -32,7 +32,7 @@ def post(served: Served, inputs: list[dict[str, Any]]) -> httpx2.Response:
         return http.post(served.graphql, content=body, headers={"content-type": "application/json"})
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_ten_thousand_jobs_in_one_request_have_an_answer_each(
     served: Served, mongo: MongoClient[dict[str, Any]], database_name: str
 ) -> None:

@@ -103,6 +103,7 @@ async def test_a_key_in_the_headers_is_sent_and_never_kept(
         watched.assert_quiet()
 
 
+@pytest.mark.nightly
 async def test_swagger_describes_and_tries_the_dialects(browser: Browser, served: Served) -> None:
     async with visiting(browser, served.url) as (page, watched):
         await page.goto("/docs")

@@ -19,7 +19,7 @@ from tests.model.mutants_of_runs import MUTANTS_OF_RUNS
 from tests.model.rules.base import Comparing
 from tests.nightly.counting import count
 
-EXAMPLES = {"ci": 12, "full": 10_000}
+EXAMPLES = {"ci": 6, "full": 10_000}
 GATE_EXAMPLES = 100
 GATE_SEEDS = (1, 2, 3, 4)
 """How often a rule is drawn differs much from seed to seed; a race may also be won by the wrong side throughout."""

@@ -219,6 +219,7 @@ async def test_a_dead_endpoint_is_left_alone_and_its_jobs_are_not_charged(engine
             assert all(job.state is not JobState.FAILED for job in jobs)
 
 
+@pytest.mark.nightly
 async def test_a_thousand_deliveries_at_thirty_percent_failures_all_arrive(engine: Engine) -> None:
     drawn = random.Random(7)
     took: Counter[str] = Counter()

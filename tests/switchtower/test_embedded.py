@@ -152,7 +152,10 @@ def test_killed_mongod_keeps_every_acknowledged_write(directory: Path) -> None:
     server.stop()
 
 
-@pytest.mark.parametrize("name", ["With Capitals and spaces", "co:lon,comma[1]", "ünï", "deep" * 30], ids=str)
+DIRECTORIES = ("co:lon, comma [1] ünï", "deep" * 30)
+
+
+@pytest.mark.parametrize("name", DIRECTORIES, ids=str)
 def test_any_directory_will_do_and_it_may_be_moved(directory: Path, name: str) -> None:
     with embedded.start(directory / "before") as server, client(server.url) as connection:
         connection.test.things.insert_one({"_id": "moved"})
@@ -271,7 +274,7 @@ def test_mongod_that_never_gets_ready_is_given_up_and_ended(directory: Path, mon
     assert gone(process.pid)
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_replica_set_for_fault_tests_survives_what_they_do_to_it(replica_set: ReplicaSet) -> None:
     with client(replica_set.url) as connection:
         connection.test.things.insert_one({"_id": 1})

@@ -346,6 +346,7 @@ async def test_a_delivery_that_is_cut_off_leaves_no_connection_open() -> None:
         server.close()
 
 
+@pytest.mark.nightly
 async def test_a_thousand_at_once_end_in_time() -> None:
     async with endpoint(says(200)) as here:
         sender = local()

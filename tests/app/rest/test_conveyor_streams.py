@@ -91,6 +91,7 @@ async def test_everything_is_told_in_order_and_of_one_queue_alone(maintained: Se
         assert [name for name, _, _ in told(other)] == ["job:waiting"]
 
 
+@pytest.mark.nightly
 async def test_a_job_of_a_lost_worker_is_stalled(mongodb_url: str, database_name: str) -> None:
     async with running(mongodb_url, database_name) as server, opened(server.app, "/api/queues/q/events") as reader:
         engine = server.engine
