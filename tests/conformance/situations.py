@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 
+import pytest
+
 from switchtower.callers import Caller
-from switchtower.engine import Engine
+from switchtower.engine import Engine, Retention
 from switchtower.jobs import ClaimedJob, ErrorKind, Job, JobError, NewJob
+from switchtower.payloads import PAYLOAD_LIMIT
 from switchtower.states import JobState
 from switchtower.workers import Outcome, OutcomeKind
 
@@ -16,6 +21,7 @@ Document = dict[str, Any]
 
 CALLER = Caller("olga")
 HOUR_MS = 3_600_000
+LONG_AGO = datetime(2020, 1, 1, tzinfo=UTC)
 ERROR = JobError(ErrorKind.EXCEPTION, "ValueError", "it broke", "Traceback …", "0123456789abcdef")
 
 _numbers = itertools.count()
@@ -24,6 +30,23 @@ _numbers = itertools.count()
 def fresh(prefix: str) -> str:
     """A name that no other test uses."""
     return f"{prefix}-{next(_numbers)}"
+
+
+def another(engine: Engine) -> Engine:
+    """The same queue, seen from another process."""
+    return Engine(engine._store, url=engine.url, payload_limit=PAYLOAD_LIMIT, retention=Retention())
+
+
+def before(monkeypatch: pytest.MonkeyPatch, owner: Any, name: str, happens: Callable[[], Awaitable[object]]) -> None:
+    """The next call of this function is made after something else has happened."""
+    whole = getattr(owner, name)
+
+    async def call(*args: Any, **kwargs: Any) -> Any:
+        monkeypatch.setattr(owner, name, whole)
+        await happens()
+        return await whole(*args, **kwargs)
+
+    monkeypatch.setattr(owner, name, call)
 
 
 @dataclass(slots=True)

@@ -12,7 +12,7 @@ from switchtower.workers import OutcomeKind
 from tests.conformance.situations import CALLER, Situation, enqueue, fresh
 
 
-@pytest.mark.parametrize("size", [1, 2, 3, 8])
+@pytest.mark.parametrize("size", [1, 3])
 @pytest.mark.parametrize("tenants", [False, True])
 async def test_a_limit_that_lets_one_in_at_a_time_starves_no_lane(engine: Engine, size: int, tenants: bool) -> None:
     """A claimer asks for more than there is room for: whoever got none of it is next, and not passed over."""

@@ -19,6 +19,7 @@ from switchtower.workers import Outcome, OutcomeKind, WorkerInfo
 from switchtower.workflows import NewRun, RunState
 from tests.conformance.commands import Commands, explain, stages
 from tests.conformance.situations import CALLER, ERROR, HOUR_MS, enqueue, fresh, job_in, quiet
+from tests.databases import anywhere
 
 Document = dict[str, Any]
 LONG_AGO = datetime(2020, 1, 1, tzinfo=UTC)
@@ -30,7 +31,7 @@ async def full(store: Store, engine: Engine, commands: Commands) -> str:
     crowd, small = fresh("crowd"), fresh("small")
     await engine.jobs.enqueue_many([NewJob(name="work", queue=crowd)] * 2_000, caller=CALLER)
     for n, state in enumerate(JobState):
-        ids = [row["_id"] async for row in store.jobs.find({"queue": crowd}, {"_id": 1}, skip=n * 200, limit=200)]
+        ids = [row["_id"] async for row in store.jobs.find(anywhere(queue=crowd), {"_id": 1}, skip=n * 200, limit=200)]
         change: Document = {"state": state.value}
         if state is JobState.ACTIVE:
             change |= {"worker_id": "w", "token": "t"}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from datetime import UTC, datetime
+from itertools import product
 from typing import Any
 
 import pytest
@@ -16,10 +16,9 @@ from switchtower.jobs import JobUpdate, NewJob
 from switchtower.states import REMOVED, TRANSITIONS, JobState
 from switchtower.workers import OutcomeKind
 from switchtower.workflows import Step, StepKind, StepStatus
-from tests.conformance.situations import CALLER, ERROR, HOUR_MS, Situation, fresh, job_in, quiet
+from tests.conformance.situations import CALLER, ERROR, HOUR_MS, LONG_AGO, Situation, fresh, job_in, quiet
 
 Verb = Callable[[Situation], Awaitable[object]]
-LONG_AGO = datetime(2020, 1, 1, tzinfo=UTC)
 
 
 async def _add_child(s: Situation) -> None:
@@ -133,41 +132,37 @@ async def _attempted(s: Situation, verb: str) -> SwitchtowerError | None:
     return None
 
 
-@pytest.mark.parametrize("verb", VERBS)
-async def test_verb_moves_from_its_states_and_stamps_one_event(engine: Engine, verb: str) -> None:
-    transition = TRANSITIONS[verb]
-    for state in sorted(transition.sources):
+async def test_verb_moves_from_its_states_and_stamps_one_event(engine: Engine) -> None:
+    grid = [(verb, state) for verb in VERBS for state in sorted(TRANSITIONS[verb].sources)]
+    for verb, state in grid:
         if (verb, state) in BY_WORKER:
             continue
-        s = await _situation(engine, state, verb)
+        s, what = await _situation(engine, state, verb), f"{verb} from {state}"
         before = await s.document()
-        assert await _attempted(s, verb) is None, f"{verb} from {state}"
+        assert await _attempted(s, verb) is None, what
         after = await s.document()
         landed = {after["state"]} | ({"same"} if after["state"] == state else set())
-        assert landed & transition.targets, f"{verb} from {state} landed on {after['state']}"
-        assert after["event_seq"] == before["event_seq"] + 1, f"{verb} from {state}"
+        assert landed & TRANSITIONS[verb].targets, f"{what} landed on {after['state']}"
+        assert after["event_seq"] == before["event_seq"] + 1, what
         ((number, event),) = after["event"].items()
-        assert number == str(after["event_seq"])
-        assert event["type"] == verb
-        assert event["actor"]
+        assert (number, event["type"]) == (str(after["event_seq"]), verb)
+        assert event["actor"], what
         assert (event["queue"], event["name"], event["org"]) == (before["queue"], before["name"], before["org"])
-        assert abs((after["updated_at"] - event["at"]).total_seconds()) < 5
+        assert abs((after["updated_at"] - event["at"]).total_seconds()) < 5, what
         if after["state"] != state:
-            assert (event["from"], event["to"]) == (state, after["state"]), f"{verb} from {state}"
+            assert (event["from"], event["to"]) == (state, after["state"]), what
         else:
-            assert event.get("from") == event.get("to"), f"{verb} from {state}"
+            assert event.get("from") == event.get("to"), what
 
 
-@pytest.mark.parametrize("verb", VERBS)
-async def test_verb_changes_nothing_from_any_other_state(engine: Engine, verb: str) -> None:
-    legal = TRANSITIONS[verb].sources | (TRANSITIONS[TWINS[verb]].sources if verb in TWINS else frozenset())
-    for state in JobState:
-        if state in legal:
+@pytest.mark.parametrize("state", JobState)
+async def test_verb_changes_nothing_from_any_other_state(engine: Engine, state: JobState) -> None:
+    s = await _situation(engine, state, "replace")
+    for verb in VERBS:
+        if state in TRANSITIONS[verb].sources | TRANSITIONS[TWINS.get(verb, verb)].sources:
             continue
-        s = await _situation(engine, state, verb)
         if verb in ("stage", "expire"):
-            field = "run_at" if verb == "stage" else "expires_at"
-            await s.set(**{field: LONG_AGO})
+            await s.set(**{"run_at" if verb == "stage" else "expires_at": LONG_AGO})
         before = await s.document()
         error = await _attempted(s, verb)
         assert await s.document() == before, f"{verb} from {state}"
@@ -179,35 +174,20 @@ async def test_verb_changes_nothing_from_any_other_state(engine: Engine, verb: s
 FENCED = sorted(name for name, transition in TRANSITIONS.items() if transition.fenced and name != "rescue")
 
 
-@pytest.mark.parametrize("verb", FENCED)
-async def test_report_with_a_foreign_token_changes_nothing(engine: Engine, verb: str) -> None:
-    s = await job_in(engine, "active", started=verb != "start")
-    before = await s.document()
-    right = s.token
-    for wrong in ("", "x", right[:-1], right + "x", right.swapcase()):
-        s.token = wrong
-        if verb in ("progress", "log", "checkpoint"):
-            with pytest.raises(LeaseLost):
-                await VERBS[verb](s)
-        elif verb == "start":
-            assert await engine.claims.start([(s.id, wrong)]) == {s.id}
-        else:
-            await VERBS[verb](s)
-        assert await s.document() == before
-
-
-@pytest.mark.parametrize("verb", FENCED)
-async def test_report_under_a_lost_lease_changes_nothing(engine: Engine, verb: str) -> None:
-    s = await job_in(engine, "active", started=verb != "start")
+@pytest.mark.parametrize("started", [True, False])
+async def test_report_with_a_foreign_or_a_lost_token_changes_nothing(engine: Engine, started: bool) -> None:
+    s = await job_in(engine, "active", started=started)
     lost = s.token
     await engine.workers.bury_dead(s.worker)
-    await s.claim(start=verb != "start")
-    before = await s.document()
-    s.token = lost
-    error = await _attempted(s, verb)
-    assert await s.document() == before
-    if verb in ("progress", "log", "checkpoint"):
-        assert isinstance(error, LeaseLost)
+    await s.claim(start=started)
+    before, right = await s.document(), s.token
+    for verb in FENCED if started else ["start", "complete"]:
+        for s.token in ("", "x", right[:-1], right + "x", right.swapcase(), lost):
+            if verb == "start":
+                assert await engine.claims.start([(s.id, s.token)]) == {s.id}
+            error = await _attempted(s, verb)
+            assert isinstance(error, LeaseLost) is (verb in ("progress", "log", "checkpoint")), (verb, error)
+            assert await s.document() == before, (verb, s.token)
 
 
 ENDS = {
@@ -227,33 +207,30 @@ def test_every_way_to_end_is_replayed() -> None:
     assert ENDS.keys() == set(OutcomeKind)
 
 
-@pytest.mark.parametrize("kind", ENDS)
-@pytest.mark.parametrize("started", [True, False])
-async def test_winners_replay_gets_the_same_answer_and_changes_nothing(
-    engine: Engine, kind: OutcomeKind, started: bool
-) -> None:
-    s = await job_in(engine, "active", started=started)
-    outcome = s.outcome(kind, started=started, **ENDS[kind])
-    first = await engine.claims.report_one(outcome)
-    await quiet(engine)
-    before = await s.document()
-    again = await engine.claims.report_one(outcome)
-    assert (again.id, again.state, again.event_seq) == (first.id, first.state, first.event_seq)
-    assert await engine.claims.report([outcome]) == set()
-    await quiet(engine)
-    assert await s.document() == before
+async def test_winners_replay_gets_the_same_answer_and_changes_nothing(engine: Engine) -> None:
+    for kind, started in product(ENDS, (True, False)):
+        s = await job_in(engine, "active", started=started)
+        outcome = s.outcome(kind, started=started, **ENDS[kind])
+        first = await engine.claims.report_one(outcome)
+        await quiet(engine)
+        before = await s.document()
+        again = await engine.claims.report_one(outcome)
+        assert (again.id, again.state, again.event_seq) == (first.id, first.state, first.event_seq), kind
+        assert await engine.claims.report([outcome]) == set(), kind
+        await quiet(engine)
+        assert await s.document() == before, kind
 
 
-@pytest.mark.parametrize("kind", ENDS)
-async def test_late_report_of_a_rescued_run_is_refused(engine: Engine, kind: OutcomeKind) -> None:
+async def test_late_report_of_a_rescued_run_is_refused(engine: Engine) -> None:
     s = await job_in(engine, "active")
     await engine.workers.bury_dead(s.worker)
     before = await s.document()
-    with pytest.raises(LeaseLost):
-        await engine.claims.report_one(s.outcome(kind, **ENDS[kind]))
-    assert await engine.claims.report([s.outcome(kind, **ENDS[kind])]) == {s.id}
-    await quiet(engine)
-    assert await s.document() == before
+    for kind, fields in ENDS.items():
+        with pytest.raises(LeaseLost):
+            await engine.claims.report_one(s.outcome(kind, **fields))
+        assert await engine.claims.report([s.outcome(kind, **fields)]) == {s.id}
+        await quiet(engine)
+        assert await s.document() == before, kind
 
 
 async def test_removed_job_is_gone_for_every_reader_and_verb(engine: Engine) -> None:

@@ -13,6 +13,7 @@ from switchtower.store.collections import Store
 from switchtower.webhooks import SetWebhook, Target
 from tests.conformance.commands import Commands, explain, stages
 from tests.conformance.situations import CALLER, enqueue, fresh
+from tests.databases import anywhere
 
 Document = dict[str, Any]
 
@@ -24,13 +25,13 @@ async def test_many_queues_are_read_together_and_as_one_by_one(
     news = [NewJob(name="work", queue=name) for name in names[:50] for _ in range(20)]
     await engine.jobs.enqueue_many(news, caller=CALLER)
     for name in names[10:15]:
-        await store.jobs.update_many({"queue": name}, {"$set": {"state": "completed"}})
+        await store.jobs.update_many(anywhere(queue=name), {"$set": {"state": "completed"}})
     for name in names[15:20]:
         # A lane before and one behind those of no group, whose job is the oldest.
         for group in ("a", "z"):
             await enqueue(engine, queue=name, group=group)
         earlier = [{"$set": {"run_at": {"$add": ["$run_at", -60_000]}}}]
-        await store.jobs.update_one({"queue": name, "group": "z"}, earlier)
+        await store.jobs.update_one(anywhere(queue=name, group="z"), earlier)
     await engine.webhooks.set(SetWebhook(Target(app=""), "https://example.org/"), caller=CALLER)
     for name in names[50:55]:
         await enqueue(engine, queue=name, webhook=True)

@@ -18,6 +18,7 @@ from switchtower.jobs import ErrorKind, JobError, JobFilter, NewJob
 from switchtower.workers import Outcome, OutcomeKind, WorkerInfo
 from switchtower.workflows import NewRun
 from tests.conformance.situations import quiet
+from tests.databases import anywhere
 from tests.waiting import until
 
 SECRET = "classified"
@@ -86,6 +87,6 @@ async def acquire(engine: Engine) -> Theirs:
 def possessions(mongo: MongoClient[dict[str, Any]], database_name: str) -> dict[str, list[Any]]:
     """All that the other tenant has, as it is stored."""
     database = mongo[database_name]
-    kept = {name: list(database[name].find({"org": "bravo"}, sort=[("_id", 1)])) for name in KEPT}
-    kept["keys"] = list(database.keys.find({"tenant": "bravo"}))
+    kept = {name: list(database[name].find(anywhere(org="bravo"), sort=[("_id", 1)])) for name in KEPT}
+    kept["keys"] = list(database.keys.find(anywhere(tenant="bravo")))
     return kept
