@@ -59,7 +59,7 @@ class Member:
         self.address = f"127.0.0.1:{port}"
         self._directory = directory
         self._arguments = arguments
-        self._environment = dict(os.environ) | (_clock_ahead(ahead_seconds) if ahead_seconds else {})
+        self._environment = dict(os.environ) | (clock_ahead(ahead_seconds) if ahead_seconds else {})
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -249,12 +249,12 @@ class ReplicaSet:
         self.stop()
 
 
-def _clock_ahead(seconds: int) -> dict[str, str]:
-    """The environment of a process whose wall clock is ahead; its monotonic clock is everyone's."""
+def clock_ahead(seconds: int) -> dict[str, str]:
+    """The environment of a process whose wall clock is ahead, or behind; its monotonic clock is everyone's."""
     import libfaketime
 
     library = Path(libfaketime.__file__).parent / "vendor/libfaketime/src/libfaketime.so.1"
-    return {"LD_PRELOAD": str(library), "FAKETIME": f"+{seconds}s", "DONT_FAKE_MONOTONIC": "1"}
+    return {"LD_PRELOAD": str(library), "FAKETIME": f"{seconds:+}s", "DONT_FAKE_MONOTONIC": "1"}
 
 
 def free_ports(count: int) -> list[int]:

@@ -166,7 +166,7 @@ def is_gone(process: psutil.Process) -> bool:
     return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
 
 
-def test_the_demo_runs_on_the_files_of_the_folder_and_leaves_nothing(tmp_path: Path) -> None:
+def test_the_demo_runs_on_the_files_of_the_folder_and_leaves_nothing(tmp_path: Path, scale: str) -> None:
     for number in range(8):
         (tmp_path / f"file{number}.py").write_text("print()\n" * (number + 1))
     with dev(tmp_path) as running:
@@ -176,10 +176,11 @@ def test_the_demo_runs_on_the_files_of_the_folder_and_leaves_nothing(tmp_path: P
             r"MongoDB \d+\.\d+\.\d+ embedded \(\d+\.\d s\) · data in \.switchtower/", "\n".join(running.lines)
         )
         assert re.search(r"Worker +demo ×\d+: archive, checksum_file, ", "\n".join(running.lines))
-        running.until(r"▸ demo  completed (\d+)/\1$")
-        counted = json_of(running, "jobs", "--name", "count_lines", "--state", "completed")
-        assert len(counted) == 8
-        assert json_of(running, "jobs", "--name", "report")[0]["state"] == "COMPLETED"
+        if scale == "full":
+            # The workflow in it sleeps for a while.
+            running.until(r"▸ demo  completed (\d+)/\1$")
+        eventually(lambda: json_of(running, "jobs", "--name", "report", "--state", "completed"))
+        assert len(json_of(running, "jobs", "--name", "count_lines", "--state", "completed")) == 8
         family = running.family
         assert running.stop(signal.SIGINT) == 0
         assert all(is_gone(process) for process in family)

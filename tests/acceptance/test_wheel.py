@@ -22,7 +22,7 @@ from tests.mongod import free_ports
 ROOT = Path(__file__).parents[2]
 SHARED = ("app", "schema", "workers")
 
-pytestmark = [pytest.mark.acceptance, pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.acceptance, pytest.mark.nightly, pytest.mark.timeout(600)]
 
 
 @dataclass

@@ -144,9 +144,9 @@ class Nursery(_Nursery):
 
     program = "worker"
 
-    def __init__(self, folder: Path, url: str, database: str) -> None:
+    def __init__(self, folder: Path, url: str, database: str, **environment: str) -> None:
         self.ledger = folder / "ledger"
-        super().__init__(folder, url, database, LEDGER=str(self.ledger))
+        super().__init__(folder, url, database, LEDGER=str(self.ledger), **environment)
 
     def start(
         self,

@@ -49,7 +49,7 @@ async def test_killed_folders_lose_and_double_no_row(mongodb_url: str, database_
     await engine.prepare()
     await _fold(engine, rows=0)
     ids = []
-    for _ in range(2 if scale == "ci" else 20):
+    for _ in range(1 if scale == "ci" else 20):
         for _ in range(10):
             id = (await engine.jobs.enqueue(NewJob(name="n", delay_ms=3_600_000), caller=OLGA)).job.id
             await engine.jobs.cancel(id, caller=OLGA)

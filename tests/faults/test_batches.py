@@ -18,8 +18,8 @@ from tests.nightly.counting import count
 from tests.waiting import until
 
 LEASE_SECONDS = 2.0
-JOBS = {"ci": 200, "full": 20_000}
-KILLS = {"ci": 3, "full": 200}
+JOBS = {"ci": 120, "full": 20_000}
+KILLS = {"ci": 2, "full": 200}
 
 
 @pytest.mark.slow

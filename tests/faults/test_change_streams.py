@@ -236,5 +236,5 @@ async def test_primary_that_goes_silent_is_left(replica_set: ReplicaSet, tmp_pat
     assert sorted(reader.ids) == sorted(expected), "an event was missed, or told twice"
     assert reader.gaps == []
     assert silence < SILENCE_SECONDS[scale], f"{silence:.1f} s without an event"
-    count("G4", "primaries ended under subscribers", 1)
+    count("G4", "failovers under a subscriber", 1)
     await engine.close()

@@ -1,4 +1,4 @@
-"""F12: the new primary's clock is ten minutes ahead, by which every lease has long passed."""
+"""F11 and F12: clocks that are wrong, a new primary's by ten minutes and workers' by an hour."""
 
 from __future__ import annotations
 
@@ -9,13 +9,14 @@ from typing import Any
 
 import pytest
 from pymongo import MongoClient
+from pymongo.database import Database
 
 from switchtower.engine import Engine
 from switchtower.jobs import NewJob
 from tests.faults.conftest import CALLER, maintained
 from tests.faults.oracle import Ledger, counters_equal_a_count, drained, verify
 from tests.faults.processes import Nursery
-from tests.mongod import ReplicaSet
+from tests.mongod import ReplicaSet, clock_ahead
 from tests.nightly.counting import count
 from tests.waiting import until
 
@@ -84,4 +85,44 @@ async def test_primary_whose_clock_is_ahead_takes_no_job_from_a_live_worker(
             assert all(worker.alive for worker in workers)
         await engine.close()
     count("F12", "primaries ten minutes ahead", 1)
-    count("G13", "clocks ahead", 1)
+    count("G13", "wrong clocks", 1)
+
+
+@pytest.mark.nightly
+@pytest.mark.timeout(600)
+async def test_workers_whose_clocks_are_an_hour_off_steal_nothing_and_start_nothing_early(
+    engine: Engine, view: Database[dict[str, Any]], tmp_path: Path, mongodb_url: str, database_name: str
+) -> None:
+    folders = [tmp_path / name for name in ("ahead", "behind")]
+    for folder in folders:
+        folder.mkdir()
+    with (
+        Nursery(folders[0], mongodb_url, database_name, **clock_ahead(3_600)) as ahead,
+        Nursery(folders[1], mongodb_url, database_name, **clock_ahead(-3_600)) as behind,
+    ):
+        workers = [nursery.start(lease_seconds=6) for nursery in (ahead, behind) for _ in range(2)]
+        async with maintained(engine):
+            await until(lambda: all(worker.ready for worker in workers))
+            ids = []
+            for _ in range(200):
+                new = NewJob(name="work", payload={"seconds": 0.2})
+                ids.append((await engine.jobs.enqueue(new, caller=CALLER)).job.id)
+            # Longer than the lease, and later than now: by the wrong clocks one is lost, the other due.
+            new = NewJob(name="work", payload={"seconds": 8})
+            long = [(await engine.jobs.enqueue(new, caller=CALLER)).job.id for _ in range(10)]
+            asked = time.monotonic()
+            new = NewJob(name="work", delay_ms=int(DELAY_SECONDS * 1000))
+            late = (await engine.jobs.enqueue(new, caller=CALLER)).job.id
+            await until(lambda: view["jobs"].count_documents({"_id": late, "state": "scheduled"}) == 0)
+            assert time.monotonic() - asked >= DELAY_SECONDS / 2, "a delayed job was due early"
+            await drained(engine, timeout_seconds=120)
+        begins = [note.job for nursery in (ahead, behind) for note in Ledger(nursery.ledger).read().notes]
+        assert verify(view, [*ids, *long, late]) == {"completed": len(ids) + len(long) + 1}
+        assert len(begins) == 2 * len({*begins}), "a job ran twice"
+        hours = [
+            {round((note.at - time.time()) / 3600) for note in Ledger(n.ledger).read().notes} for n in (ahead, behind)
+        ]
+        assert hours == [{1}, {-1}], "the workers' clocks are not wrong: nothing is proved"
+        assert all(worker.alive for worker in workers)
+    count("F11", "clocks an hour off", 2)
+    count("G13", "wrong clocks", 2)

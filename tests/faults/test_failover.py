@@ -25,7 +25,7 @@ from tests.nightly.counting import count
 from tests.waiting import until
 
 AWAY_SECONDS = {"ci": 10.0, "full": 30.0}
-REPEATS = {"ci": 1, "full": 30}
+REPEATS = {"ci": 1, "full": 12}
 DATABASE = "failover"
 LEASE_SECONDS = 30.0
 SHORT_SECONDS = 3.0
@@ -119,8 +119,11 @@ async def all_away(replicas: ReplicaSet, seconds: float) -> None:
     await asyncio.to_thread(replicas.wait_healthy)
 
 
+# What is done, and the longest gap that it may leave.
 FAULTS = {"primary killed": (kill_primary, 5.0), "planned step down": (step_down, 3.0), "all away": (all_away, 30.0)}
-# The longest gap that is allowed, in seconds; a machine that does other things at the same time may take its time.
+CHOSEN = {"ci": ["primary killed"], "full": list(FAULTS)}
+COUNTS = (("F4", "primaries killed"), ("F5", "primaries stepped down"), ("F7", "full stops"))
+# A machine that does other things at the same time may take its time.
 PATIENCE = {"ci": 4, "full": 1}
 
 
@@ -140,7 +143,8 @@ async def test_failovers_lose_nothing_and_execute_nothing_twice(
             await until(lambda: all(worker.ready for worker in workers), timeout_seconds=60)
             gaps: dict[str, float] = {}
             for _ in range(REPEATS[scale]):
-                for name, (fault, _) in FAULTS.items():
+                for name in CHOSEN[scale]:
+                    fault, _ = FAULTS[name]
                     before = len(load.acknowledged)
                     await until(lambda before=before: len(load.acknowledged) > before + 50, timeout_seconds=60)
                     load.gap = 0.0
@@ -158,14 +162,16 @@ async def test_failovers_lose_nothing_and_execute_nothing_twice(
             assert [worker.said[-2_000:] for worker in workers if not worker.alive] == []
             twice = {id for id, notes in ledger.of("begin").items() if len(notes) > 1}
             assert not twice, f"{len(twice)} jobs ran twice although their workers lived"
-            for name, (_, limit) in FAULTS.items():
+            for name, gap in gaps.items():
                 extra = AWAY_SECONDS[scale] if name == "all away" else 0
-                assert gaps[name] < limit * PATIENCE[scale] + extra, gaps
+                assert gap < FAULTS[name][1] * PATIENCE[scale] + extra, gaps
             await every_event_was_seen_once(view, observer)
     await engine.close()
-    for fault, goal in (("F4", "primaries killed"), ("F5", "primaries stepped down"), ("F7", "full stops")):
-        count(fault, goal, REPEATS[scale])
-    count("G3", "failovers", REPEATS[scale] * len(FAULTS))
+    for (id, what), name in zip(COUNTS, FAULTS, strict=True):
+        if name in gaps:
+            count(id, what, REPEATS[scale])
+            count("G3", "failovers", REPEATS[scale])
+            count("G4", "failovers under a subscriber", REPEATS[scale])
 
 
 @pytest.mark.nightly

@@ -52,7 +52,7 @@ async def test_hiccup_of_the_heartbeat_interrupts_nothing(
     count("F25", "heartbeats cut off", 3)
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 async def test_worker_whose_heartbeats_fail_past_the_lease_stops_itself_first(
     engine: Engine, view: Database[dict[str, Any]], nursery: Nursery, mongodb_url: str
 ) -> None:

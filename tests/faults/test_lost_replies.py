@@ -21,8 +21,8 @@ from tests.nightly.counting import count
 
 T = TypeVar("T")
 ERROR = JobError(ErrorKind.EXCEPTION, "ValueError", "no")
-ROUNDS = {"ci": 2, "full": 100}
-LOST = {"ci": 3, "full": 100}
+ROUNDS = {"ci": 1, "full": 100}
+LOST = {"ci": 2, "full": 100}
 JOBS = 24
 FAULTS: dict[str, dict[str, Any]] = {
     "executed, reply lost": {"writeConcernError": {"code": 64, "errmsg": "executed, then lost"}},

@@ -81,7 +81,7 @@ async def test_handler_that_blocks_its_process_is_ended_at_its_timeout(
 ) -> None:
     id = await enqueue(engine, {"way": "blocked loop"}, max_attempts=2, timeout_ms=1_000)
     # Its lease outlasts the test: nothing but its own report can tell of the timeout.
-    worker = nursery.start(lease_seconds=600)
+    worker = nursery.start(lease_seconds=600, grace_seconds=1)
     async with maintained(engine):
         await until(lambda: not worker.alive)
         row = view["jobs"].find_one({"_id": id})

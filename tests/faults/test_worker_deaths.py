@@ -23,9 +23,9 @@ from tests.nightly.counting import count
 from tests.waiting import until
 
 LEASE_SECONDS = 2.0
-JOBS = {"ci": 1_200, "full": 50_000}
-KILLS = {"ci": 4, "full": 1_000}
-DEATHS = {"ci": 3, "full": 200}
+JOBS = {"ci": 300, "full": 50_000}
+KILLS = {"ci": 2, "full": 1_000}
+DEATHS = {"ci": 2, "full": 200}
 ZOMBIES = {"ci": 2, "full": 50}
 HELD = {"ci": 6, "full": 200}
 
@@ -77,9 +77,8 @@ async def test_killed_workers_lose_and_double_nothing(
     lost = view["jobs"].count_documents({"attempts.outcome": "lost"})
     assert lost > KILLS[scale]
     # Lease, the rescuer's interval, and a second; a machine that also runs eight workers and more may add to it.
-    count("G1", "jobs", len(ids))
-    count("G1", "workers killed", len(killed))
     count("F1", "workers killed", len(killed))
+    count("G5", "restarts timed", len(waits))
     waits.sort()
     assert waits[len(waits) // 2] < LEASE_SECONDS + 0.5 + 1 + 5, waits[-20:]
     assert waits[-1] < LEASE_SECONDS + 30, waits[-5:]

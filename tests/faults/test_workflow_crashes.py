@@ -23,6 +23,7 @@ from switchtower.execution import classify
 from switchtower.jobs import ClaimedJob
 from switchtower.workers import Outcome, OutcomeKind
 from switchtower.workflows import RunState
+from tests.nightly.scale import FULL
 from tests.waiting import until
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -173,7 +174,7 @@ def test_quiet_run(quiet: Any) -> None:
 
 @pytest.mark.slow
 @settings(
-    max_examples=12,
+    max_examples=100 if FULL else 6,
     deadline=None,
     derandomize=True,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
@@ -213,7 +214,10 @@ def worker(folder: Path, environment: dict[str, str]) -> subprocess.Popen[bytes]
     return subprocess.Popen(command, cwd=folder, env=environment)
 
 
-@pytest.mark.parametrize(("point", "ones"), [("before_checkpoint", 2), ("after_checkpoint", 1)])
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("point", "ones"), [("before_checkpoint", 2), pytest.param("after_checkpoint", 1, marks=pytest.mark.nightly)]
+)
 async def test_killed_process(mongodb_url: str, database_name: str, tmp_path: Path, point: str, ones: int) -> None:
     (tmp_path / "tasks.py").write_text(TASKS)
     path = tmp_path / "effects"

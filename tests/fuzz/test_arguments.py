@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 from collections import Counter
 from typing import Any
 
@@ -16,9 +15,10 @@ from starlette.types import ASGIApp
 from tests.app.direct import send
 from tests.fuzz import arguments
 from tests.nightly.counting import count
+from tests.nightly.scale import FULL
 
 HEADERS = [(b"host", b"localhost"), (b"content-type", b"application/json")]
-EXAMPLES = 20_000 if os.environ.get("SWITCHTOWER_TEST_SCALE") == "full" else 300
+EXAMPLES = 20_000 if FULL else 300
 ANSWER_SECONDS = 60
 # The first key closes the server to everybody without one, which would be the end of the test.
 LOCKS_OUT = {"createApiKey"}

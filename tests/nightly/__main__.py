@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.nightly.counting import RESULTS
-from tests.nightly.goals import GOALS
+from tests.nightly.goals import GOALS, NOT_COUNTED
 from tests.nightly.parts import PARTS, Step
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -45,10 +45,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     ends_at = time.monotonic() + options.minutes * 60
     failed = 0
     for part in options.parts or PARTS:
-        done = {row["step"] for row in results(part) if row["ok"] and row["commit"] == commit and not options.again}
+        before = {row["step"]: row for row in results(part) if counts_for(row, commit, options)}
         for step in PARTS[part]:
-            if step.name in done:
-                print(f"{part}: {step.name}: passed before", flush=True)
+            if options.step not in step.name:
+                continue
+            if step.name in before:
+                print(f"{part}: {step.name}: passed at {before[step.name]['commit']}", flush=True)
                 continue
             if time.monotonic() > ends_at:
                 print(f"{part}: {step.name}: left for the next run, the time is up", flush=True)
@@ -63,8 +65,15 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m tests.nightly", description=__doc__)
     parser.add_argument("parts", nargs="*", help=f"{' '.join(PARTS)}, or report; all parts unless given")
     parser.add_argument("--again", action="store_true", help="run the steps too that passed at this commit")
+    parser.add_argument("--any-commit", action="store_true", help="leave out what passed at another commit too")
+    parser.add_argument("--step", default="", help="run only the steps whose name has this in it")
     parser.add_argument("--minutes", type=float, default=float("inf"), help="begin no step after so long")
     return parser
+
+
+def counts_for(row: Row, commit: str, options: argparse.Namespace) -> bool:
+    """Whether a step need not be run again for this result."""
+    return bool(row["ok"]) and not options.again and (options.any_commit or row["commit"] == commit)
 
 
 def results(part: str) -> list[Row]:
@@ -109,9 +118,9 @@ def _run(part: str, step: Step, commit: str) -> bool:
         "ok": code == 0,
         "seconds": round(time.monotonic() - began, 1),
         "says": said.strip().splitlines()[-1][:200] if said.strip() else "",
-        "seeds": sorted({seed for found in SEED.findall(said) for seed in found if seed}),
+        "seeds": sorted({*step.seeds, *(seed for found in SEED.findall(said) for seed in found if seed)}),
         "counts": counted,
-        "command": f'make nightly ARGS="{part}"',
+        "command": f"make nightly ARGS=\"{part} --again --step '{step.name}'\"",
     }
     with (STATE / f"{part}.jsonl").open("a") as file:
         file.write(json.dumps(result) + "\n")
@@ -120,51 +129,64 @@ def _run(part: str, step: Step, commit: str) -> bool:
 
 
 def _tell(part: str) -> None:
-    counted: dict[str, int] = defaultdict(int)
-    for row in latest(results(part)):
-        for name, number in row["counts"].items():
-            counted[name] += number
+    counted = totals(latest(results(part)))
     for goal in GOALS:
-        if number := counted.get(f"{goal.id} {goal.what}"):
-            short = "" if number >= goal.wanted else f", short of {goal.wanted:,}"
-            print(f"    {goal.id} {goal.what}: {number:,}{short}", flush=True)
+        if goal.part == part:
+            number = counted[goal.key]
+            print(f"    {goal.id} {goal.what}: {number:,} of {goal.wanted:,}: {goal.verdict(number)}", flush=True)
+
+
+def totals(rows: list[Row]) -> dict[str, int]:
+    """What the steps that passed have counted, by the goal's key."""
+    counted: dict[str, int] = defaultdict(int)
+    for row in rows:
+        if row["ok"]:
+            for key, number in row["counts"].items():
+                counted[key] += number
+    return counted
 
 
 def latest(rows: list[Row]) -> list[Row]:
     """The last result of each step."""
-    return list({(row["part"], row["step"]): row for row in rows}.values())
+    return list({key(row): row for row in rows}.values())
+
+
+def key(row: Row) -> tuple[str, str]:
+    return row["part"], row["step"]
 
 
 def keep() -> None:
     """Adds what this checkout found to the committed results, and writes the page."""
     kept = json.loads(KEPT.read_text()) if KEPT.is_file() else []
     rows = latest([*kept, *(row for part in PARTS for row in results(part))])
-    places = {part: number for number, part in enumerate(PARTS)}
-    rows.sort(key=lambda row: (places[row["part"]], row["step"]))
+    places = {
+        (part, step.name): (number, place)
+        for number, part in enumerate(PARTS)
+        for place, step in enumerate(PARTS[part])
+    }
+    # A step that is no more says nothing of this tree.
+    rows = sorted((row for row in rows if key(row) in places), key=lambda row: places[key(row)])
     KEPT.write_text(json.dumps(rows, indent=1) + "\n")
     PAGE.write_text(page(rows))
 
 
 def page(rows: list[Row]) -> str:
     """docs/reliability.md."""
-    counted: dict[str, int] = defaultdict(int)
-    for row in rows:
-        if row["ok"]:
-            for name, number in row["counts"].items():
-                counted[name] += number
+    counted = totals(rows)
     lines = [
         "# Reliability: what was tried",
         "",
         "Written by `make nightly`, from [reliability.json](reliability.json); anew by `make nightly ARGS=report`.",
         "A count that is short of its goal is said to be short; a goal without a count was not tried yet.",
         "",
-        "| goal | promise | counted | wanted in a night | |",
-        "|---|---|---|---|---|",
+        "| goal | promise | counted | wanted in a night | part | |",
+        "|---|---|---|---|---|---|",
     ]
     for goal in GOALS:
-        number = counted.get(f"{goal.id} {goal.what}", 0)
-        verdict = "reached" if number >= goal.wanted else "short" if number else "not tried"
-        lines.append(f"| {goal.id} | {goal.says} | {number:,} {goal.what} | {goal.wanted:,} | {verdict} |")
+        number = counted[goal.key]
+        counts = f"{number:,} {goal.what} | {goal.wanted:,}"
+        lines.append(f"| {goal.id} | {goal.says} | {counts} | {goal.part} | {goal.verdict(number)} |")
+    lines += ["", *(f"- {gap}" for gap in NOT_COUNTED)]
     lines += ["", "| part | step | result | seconds | seeds | commit | command |", "|---|---|---|---|---|---|---|"]
     for row in rows:
         outcome = row["says"].strip("= ") if row["ok"] else f"**failed**: {row['says'].strip('= ')}"

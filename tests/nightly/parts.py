@@ -13,19 +13,23 @@ FULL = {"SWITCHTOWER_TEST_SCALE": "full"}
 
 @dataclass(frozen=True)
 class Step:
-    """One command: pytest with these arguments, or another module with `module`."""
+    """One command: pytest with these arguments, or another module with `module`.
+
+    A count that would take hours is split into steps of one kind with different seeds.
+    """
 
     name: str
     arguments: tuple[str, ...]
     module: str = "pytest"
     environment: Mapping[str, str] = field(default_factory=lambda: FULL)
+    seeds: tuple[str, ...] = ()
 
     @property
     def command(self) -> tuple[str, ...]:
         """What is run, after the interpreter."""
         if self.module != "pytest":
             return ("-m", self.module, *self.arguments)
-        everything = ("-q", "-m", "nightly or not nightly", "-p", "no:cacheprovider", "--timeout", "14400")
+        everything = ("-q", "-m", "nightly or not nightly", "-p", "no:cacheprovider", "--timeout", "3600")
         return ("-m", "pytest", *everything, *self.arguments)
 
 
@@ -34,8 +38,24 @@ def tests(*paths: str, env: Mapping[str, str] = FULL) -> list[Step]:
     return [Step(path, (path,), environment=env) for path in paths]
 
 
-_FAULTS = ("audit", "batches", "change_streams", "clocks", "counters", "drain", "heartbeats", "limits", "lost_replies")
-_FAULTS += ("orphan_transactions", "poison", "races", "schedulers", "slow_subscribers", "tokens", "workflow_crashes")
+def nights(path: str, count: int) -> list[Step]:
+    """A test `count` times, each with dice of its own."""
+    return [
+        Step(
+            f"{path} with seed {seed}",
+            (path, f"--hypothesis-seed={seed}"),
+            environment=FULL | {"SWITCHTOWER_TEST_SEED": str(seed)},
+            seeds=(str(seed),),
+        )
+        for seed in range(1, count + 1)
+    ]
+
+
+_FAULTS = (
+    *("audit", "batches", "change_streams", "clocks", "counters", "drain", "frozen_primary", "heartbeats", "limits"),
+    *("lost_replies", "orphan_transactions", "poison", "races", "schedulers", "slow_subscribers", "tokens"),
+    "workflow_crashes",
+)
 _DEATHS = "tests/faults/test_worker_deaths.py"
 
 PARTS: dict[str, list[Step]] = {
@@ -43,20 +63,25 @@ PARTS: dict[str, list[Step]] = {
         *tests(*(f"tests/faults/test_{name}.py" for name in _FAULTS)),
         *tests(f"{_DEATHS}::test_death_at_a_point", f"{_DEATHS}::test_zombies_are_refused"),
     ],
-    "chaos": tests(
-        f"{_DEATHS}::test_killed_workers_lose_and_double_nothing",
-        "tests/faults/test_failover.py",
-        "tests/faults/test_server_deaths.py",
-        "tests/acceptance/test_composed.py",
-    ),
-    "model": tests("tests/scope", "tests/model/test_model.py::test_queue_does_what_the_model_says"),
-    "fuzz": tests(
-        "tests/fuzz", "tests/app/test_fuzz.py", "tests/app/rest/test_fuzz.py", "tests/app/rest/test_reach.py"
-    ),
+    "chaos": [
+        *nights("tests/faults/test_chaos.py", 10),
+        *nights("tests/faults/test_failover.py", 3),
+        *tests(f"{_DEATHS}::test_killed_workers_lose_and_double_nothing"),
+        *tests("tests/faults/test_server_deaths.py", "tests/acceptance/test_composed.py"),
+    ],
+    "model": [
+        *tests("tests/scope"),
+        *nights("tests/model/test_model.py::test_queue_does_what_the_model_says", 50),
+    ],
+    "fuzz": [
+        *nights("tests/fuzz", 10),
+        *nights("tests/app/test_fuzz.py", 4),
+        *tests("tests/app/rest/test_fuzz.py", "tests/app/rest/test_reach.py"),
+    ],
     "motor": tests("tests/conformance", env=FULL | {"SWITCHTOWER_TEST_DRIVER": "motor"}),
     "mutants": [
-        Step("seeded faults of the product", ("--jobs", str(os.cpu_count() or 2)), module="tests.mutants"),
         *tests("tests/model/test_model.py::test_model_finds_a_seeded_fault"),
+        Step("seeded faults of the product", ("--jobs", str(os.cpu_count() or 2)), module="tests.mutants"),
     ],
     "browser": tests("tests/browser"),
     "wheel": tests("tests/acceptance"),

@@ -32,6 +32,7 @@ from tests.app.rest.conftest import Server, running
 from tests.app.rest.transcripts import check_shape
 from tests.conformance.situations import CALLER, job_in
 from tests.conformance.test_workflows import started
+from tests.nightly.counting import count as noted
 
 ACCEPTED = ("application/json", "text/html")
 REQUESTS = {"dispatch": 300, "dispatched": 100, "asyncmq": 300, "conveyor": 400}
@@ -252,3 +253,4 @@ def test_generated_requests(dialect: Dialect, stocked: Stocked, scale: str) -> N
     # A few want a job of one state and a body that suits it, which chance does not give in so few requests.
     assert len(idle) * (8 if scale == "full" else 1.5) <= len(statuses), f"these never did anything: {idle}"
     assert asked() >= total * 0.95, "generation gave up early"
+    noted("G8", "requests", asked())

@@ -35,6 +35,7 @@ from switchtower.jobs import NewJob
 from tests.app.rest.conftest import Server, running
 from tests.app.rest.streaming import opened
 from tests.conformance.situations import quiet
+from tests.nightly.counting import count as noted
 from tests.schema.theirs import BRAVO, KEPT, SECRET, Theirs, acquire, possessions
 from tests.waiting import until
 
@@ -251,6 +252,7 @@ async def test_nothing_of_theirs_is_shown_or_changed(
     assert not found, found[:20]
     assert possessions(mongo, database_name) == before
     assert asked > (1_000 if scale == "full" else 250), asked
+    noted("G14", "probes", asked)
 
 
 async def counted(server: Server, key: str) -> dict[str, Any]:
