@@ -24,7 +24,7 @@ from starlette.websockets import WebSocket
 from strawberry import Schema
 from strawberry.asgi import GraphQL
 from strawberry.http import GraphQLRequestData, process_result
-from strawberry.http.streaming import HTTPStreamTransport
+from strawberry.http.streaming import HTTPStreamTransport, SSETransport
 from strawberry.subscriptions import (
     GRAPHQL_SSE_PROTOCOL,
     GRAPHQL_TRANSPORT_WS_PROTOCOL,
@@ -56,6 +56,19 @@ PREFERENCE: Final = {GRAPHQL_RESPONSE: 3, JSON: 2, "application/*": 1, "*/*": 0}
 ENVELOPE_DEPTH: Final = 8
 ENVELOPE_KEYS: Final = 200_000
 INIT_TIMEOUT: Final = timedelta(seconds=5)
+
+
+class _Events(SSETransport):
+    """Event streams whose lines end with a line feed alone: urql and others divide the events at two of them."""
+
+    def encode_event(self, event: str, data: str | None = None) -> str:
+        return super().encode_event(event, data).replace("\r\n", "\n")
+
+    def encode_comment(self, comment: str) -> str:
+        return f": {comment}\n\n"
+
+
+EVENTS: Final = _Events()
 
 
 class Accepted(NamedTuple):
@@ -243,7 +256,7 @@ class GraphQLEndpoint(GraphQL[Any, None]):
         if accepted.json is not None and not subscription:
             return None
         if accepted.event_stream:
-            return self._get_stream_transport("sse")
+            return EVENTS
         if accepted.multipart and subscription:
             return self._get_stream_transport("multipart-subscription")
         raise Refused(

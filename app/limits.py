@@ -30,6 +30,10 @@ LOOPBACK_HOSTS: Final = frozenset({"localhost", "127.0.0.1", "[::1]"})
 """The names under which a server on the same machine is addressed."""
 
 
+ONCE = (b"host", b"authorization", b"content-type", b"content-length")
+"""Headers whose second value another server on the way may read in place of the first."""
+
+
 class Refused(Exception):
     """The request is answered with this status and goes no further; nothing was executed."""
 
@@ -57,7 +61,7 @@ def check_head(scope: Scope, limits: RequestLimits) -> None:
     """Checks the sizes of a request's line and headers.
 
     Raises:
-        Refused: 414 for the address, 431 for the headers.
+        Refused: 414 for the address, 431 for the headers, 400 for one that may stand there once and stands twice.
     """
     if len(scope.get("raw_path") or b"") + len(scope.get("query_string") or b"") > limits.url_bytes:
         raise Refused(
@@ -71,6 +75,10 @@ def check_head(scope: Scope, limits: RequestLimits) -> None:
             f"At most {limits.header_count} headers of {limits.header_bytes:,} bytes together are read.",
             {"Connection": "close"},
         )
+    names = [name for name, _ in headers]
+    for name in ONCE:
+        if names.count(name) > 1:
+            raise Refused(400, "BAD_REQUEST", f"The request has {name.decode().title()} more than once.")
 
 
 def host_name(headers: Headers) -> str:

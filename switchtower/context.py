@@ -159,6 +159,7 @@ class JobContext:
         "_ends_at",
         "_event",
         "_logs",
+        "_missing",
         "_progress",
         "_stop",
         "_waiters",
@@ -179,6 +180,7 @@ class JobContext:
         self._event: threading.Event | None = None
         self._waiters: list[tuple[asyncio.AbstractEventLoop, asyncio.Future[None]]] | None = None
         self._logs: deque[tuple[str, str]] | None = None
+        self._missing = 0
         self._progress: Any = ...
         self._dirty = False
         self.ended = False
@@ -301,6 +303,8 @@ class JobContext:
         """
         self._require_lease()
         if message is not None:
+            if not isinstance(message, str):
+                raise InvalidInput("message", f"must be text, not {type(message).__name__}.")
             number = isinstance(value, (int, float)) and not isinstance(value, bool)
             value = {"percent" if number else "value": value, "message": truncated_text(message, limit=LINE_LIMIT)}
         check_value("progress", value, limit=TEXT_LIMIT)
@@ -320,10 +324,11 @@ class JobContext:
         self._require_lease()
         if self._logs is None:
             self._logs = deque()
-        if len(self._logs) < MAX_PENDING_LINES:
-            self._logs.append((level, truncated_text(str(line), limit=LINE_LIMIT)))
-        elif len(self._logs) == MAX_PENDING_LINES:
-            self._logs.append(("warning", "Lines were dropped here: they came faster than they could be stored."))
+        if len(self._logs) >= MAX_PENDING_LINES:
+            # The newest lines say how it ended.
+            self._logs.popleft()
+            self._missing += 1
+        self._logs.append((level, truncated_text(str(line), limit=LINE_LIMIT)))
         self._touch()
 
     async def enqueue(self, task: Any, payload: Any = None, /, **options: Any) -> Enqueued:
@@ -401,6 +406,9 @@ class JobContext:
         self._dirty = False
         progress, self._progress = self._progress, ...
         lines = []
+        if self._missing:
+            missing, self._missing = self._missing, 0
+            lines.append(("warning", f"{missing:,} lines are missing: they came faster than they could be stored."))
         while self._logs:
             lines.append(self._logs.popleft())
         self.spoke = self.spoke or bool(lines) or progress is not ...

@@ -5,6 +5,7 @@ First classify, then act: `classify` is a pure function from what happened to th
 
 from __future__ import annotations
 
+import logging
 import math
 import traceback
 from datetime import UTC, datetime, timedelta
@@ -29,7 +30,10 @@ __all__ = [
     "misfit",
     "portable_signal",
     "storable_result",
+    "tell_of_failure",
 ]
+
+logger = logging.getLogger("switchtower.worker")
 
 STACK_LIMIT = 16 * 1024
 MESSAGE_LIMIT = 8 * 1024
@@ -180,6 +184,22 @@ def _stopped(error: BaseException, kind: ErrorKind, message: str) -> JobError:
         _stack(error),
         fingerprint(kind, "", frame),
     )
+
+
+def tell_of_failure(job: ClaimedJob, outcome: Outcome, error: BaseException | None) -> None:
+    """Logs a failed attempt, with what comes next: a warning while there are attempts left, an error at the end."""
+    told = outcome.error
+    if told is None:
+        return
+    again = outcome.kind in (K.FAIL, K.RETRY_AT) and job.number < job.max_attempts
+    following = f"the next one in {outcome.wait_ms / 1000:g} s" if again else "it has failed"
+    line = (logging.WARNING if again else logging.ERROR, "%s (%s): attempt %d of %d failed, %s: %s: %s")
+    facts = (job.name, job.id, job.number, job.max_attempts, following, told.type, told.message)
+    try:
+        logger.log(*line, *facts, exc_info=None if isinstance(error, HandlerError) else error)
+    except BaseException:
+        # Whoever formats the traceback asks the user's exceptions for their texts.
+        logger.log(*line, *facts)
 
 
 def misfit(job: ClaimedJob, error: InvalidInput) -> Outcome:

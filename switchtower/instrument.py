@@ -51,6 +51,9 @@ def configure_logging(*, level: str | None = None, as_json: bool | None = None) 
     )
     root = logging.getLogger()
     root.handlers[:] = [handler]
+    # Each command of the driver's is a line of its own at this level, thousands a second.
+    for name in ("pymongo", "motor", "asyncio", "httpcore2", "httpx2"):
+        logging.getLogger(name).setLevel(logging.INFO)
     root.setLevel(chosen if chosen in logging.getLevelNamesMapping() else logging.INFO)
     structlog.configure(
         processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],

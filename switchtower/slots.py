@@ -19,7 +19,7 @@ from switchtower.calls import Call, Calls, run_hooks
 from switchtower.claiming import Claimer, Pace
 from switchtower.context import Channel, JobContext, Signal, Stop
 from switchtower.errors import InvalidInput, StoreUnavailable
-from switchtower.execution import classify, describe_error, misfit
+from switchtower.execution import classify, describe_error, misfit, tell_of_failure
 from switchtower.failpoints import die_at
 from switchtower.handlers import Hooks
 from switchtower.jobs import ClaimedJob, ErrorKind, JobError
@@ -374,6 +374,8 @@ class Slots:
         )
         if outcome is None:
             return
+        if outcome.error is not None:
+            tell_of_failure(context.job, outcome, raised)
         outcome.logs, outcome.progress = context.drain_reports()
         if not marked and not context.spoke:
             outcome.claimed = context.job
@@ -381,6 +383,7 @@ class Slots:
         self._reporter.add(outcome, recorded or self._afterwards(context, outcome, result))
 
     def _settle_unfit(self, job: ClaimedJob, outcome: Outcome) -> None:
+        tell_of_failure(job, outcome, None)
         self._reporter.add(outcome, self._afterwards(JobContext(job, self._channel), outcome, None))
 
     def _afterwards(self, context: JobContext, outcome: Outcome, result: Any) -> Afterwards | None:

@@ -59,8 +59,8 @@ def _event(type: str) -> Document:
 
 
 async def register(store: Store, info: WorkerInfo) -> Document:
-    """Creates or revives a worker with a fresh lease. A lost worker that comes back under its id is a new one to us:
-    what it held was or will be rescued by token."""
+    """Creates or revives a worker with a fresh lease, never one that ends before the one that it has. A lost worker
+    that comes back under its id is a new one to us: what it held was or will be rescued by token."""
     lease_ms = int(info.lease_seconds * 1000)
     fields: Document = {
         "state": WorkerState.LIVE.value,
@@ -74,15 +74,17 @@ async def register(store: Store, info: WorkerInfo) -> Document:
     }
     if info.org is not None:
         fields["org"] = info.org
+    promised = {"$cond": [{"$in": [{"$ifNull": ["$state", None]}, PRESENT]}, "$expires_at", None]}
     document: Document = await store.workers.find_one_and_update(
         {"_id": info.id},
         [
+            # `state` is the one from before here.
+            {"$set": {"expires_at": {"$max": [{"$add": ["$$NOW", lease_ms]}, promised]}}},
             {"$set": {key: {"$literal": value} for key, value in fields.items()}},
             {
                 "$set": {
                     "started_at": {"$ifNull": ["$started_at", "$$NOW"]},
                     "heartbeat_at": "$$NOW",
-                    "expires_at": {"$add": ["$$NOW", lease_ms]},
                     "gone_at": "$$REMOVE",
                     **_event("register"),
                 }

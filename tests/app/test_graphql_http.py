@@ -344,6 +344,8 @@ def test_a_slow_body_is_given_up(door: Door) -> None:
 def test_heads_beyond_the_limit(http: httpx2.Client, served: Served) -> None:
     refused(http.get("/graphql", params={"query": "x" * 40_000}), 414, "URI_TOO_LONG")
     refused(http.get("/graphql", headers={"X-Large": "x" * 40_000}), 431, "HEADERS_TOO_LARGE")
+    twice = [("Authorization", "Bearer a"), ("Authorization", "Bearer b")]
+    refused(http.get("/graphql", headers=twice), 400, "BAD_REQUEST")
     refused(http.get("/graphql", headers={f"X-{i}": "x" for i in range(120)}), 431, "HEADERS_TOO_LARGE")
     endless = b"GET /graphql HTTP/1.1\r\nHost: x\r\n" + b"".join(b"X-%d: %s\r\n" % (i, b"x" * 1000) for i in range(200))
     assert _raw(served, endless).startswith(b"HTTP/1.1 400 ")

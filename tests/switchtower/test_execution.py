@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import pickle
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -11,7 +12,14 @@ import pytest
 
 from switchtower.context import Cancel, Fail, JobContext, RetryAt, Signal, Snooze, Stop
 from switchtower.errors import InvalidInput, LeaseLost
-from switchtower.execution import HandlerError, classify, describe_error, misfit, storable_result
+from switchtower.execution import (
+    HandlerError,
+    classify,
+    describe_error,
+    misfit,
+    storable_result,
+    tell_of_failure,
+)
 from switchtower.jobs import ClaimedJob, ErrorKind, JobError
 from switchtower.retry import Backoff, BackoffKind
 from switchtower.workers import Outcome, OutcomeKind
@@ -248,7 +256,8 @@ def test_a_flood_of_lines_is_cut_with_a_word() -> None:
     for number in range(5_000):
         ctx.log(f"line {number}")
     lines, _ = ctx.drain_reports()
-    assert len(lines) == 1_001 and "dropped" in lines[-1][1]
+    assert lines[0] == ("warning", "4,000 lines are missing: they came faster than they could be stored.")
+    assert [line for _, line in lines[1:]] == [f"line {number}" for number in range(4_000, 5_000)]
     ctx.log("x" * 100_000)
     assert len(ctx.drain_reports()[0][0][1]) < 9_000
 
@@ -257,6 +266,8 @@ def test_bad_reports_are_refused_by_name() -> None:
     ctx, _ = context()
     with pytest.raises(InvalidInput, match="level"):
         ctx.log("x", level="loud")
+    with pytest.raises(InvalidInput, match="message"):
+        ctx.progress(50, 7)  # type: ignore[arg-type]
     with pytest.raises(InvalidInput, match="progress"):
         ctx.progress(float("nan"))
     with pytest.raises(InvalidInput, match="progress"):
@@ -296,3 +307,25 @@ def test_a_context_knows_its_job() -> None:
     assert (ctx.id, ctx.name, ctx.queue, ctx.attempt, ctx.max_attempts) == ("job_1", "t", "default", 3, 4)
     assert (ctx.generation, ctx.fence, ctx.idempotency_key, ctx.attempt_id) == (1, 7, "job_1:1", "att_1_1_3")
     assert ctx.deadline is None and ctx.remaining_seconds is None
+
+
+@pytest.mark.parametrize(
+    ("number", "error", "level", "following"),
+    [
+        (1, ValueError("no luck"), logging.WARNING, "the next one in 0.7 s"),
+        (4, ValueError("no luck"), logging.ERROR, "it has failed"),
+        (1, Fail("no luck"), logging.ERROR, "it has failed"),
+    ],
+)
+def test_a_failed_attempt_is_in_the_log(
+    caplog: pytest.LogCaptureFixture, number: int, error: Exception, level: int, following: str
+) -> None:
+    job = claimed(number=number)
+    raised(error)
+    outcome = classify(job, result=None, error=error, stop=None, now=NOW, ran_ms=1)
+    assert outcome is not None
+    tell_of_failure(job, outcome, error)
+    (record,) = caplog.records
+    assert (record.levelno, record.exc_info and record.exc_info[1]) == (level, error)
+    assert f"{job.name} ({job.id}): attempt {number} of 4 failed, {following}: " in record.getMessage()
+    assert record.getMessage().endswith(": no luck")
