@@ -20,7 +20,7 @@ import asyncio
 import functools
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from switchtower.context import JobContext
 from switchtower.errors import InvalidInput
@@ -186,7 +186,7 @@ class WorkflowContext:
             keys = list(branches[0])
             values = await self.parallel(*branches[0].values())
             return dict(zip(keys, values, strict=True))
-        tasks: list[Any] = list(branches)
+        tasks = [self._journal.branched(cast(Awaitable[Any], branch)) for branch in branches]
         ended = await asyncio.gather(*tasks, return_exceptions=True)
         halts = [outcome for outcome in ended if isinstance(outcome, Halt)]
         errors = [outcome for outcome in ended if isinstance(outcome, BaseException) and not isinstance(outcome, Halt)]
@@ -196,6 +196,7 @@ class WorkflowContext:
             raise next((error for error in errors if not isinstance(error, Exception)), errors[0])
         if halts:
             halts[0].others = halts[1:]
+            self._journal.branch.put_aside = True
             raise halts[0]
         return ended
 

@@ -32,6 +32,7 @@ T = TypeVar("T")
 Pause = float | timedelta | datetime
 
 in_step: ContextVar[bool] = ContextVar("switchtower_in_step", default=False)
+_branch: ContextVar[Branch | None] = ContextVar("switchtower_branch", default=None)
 
 UNDO = "compensate"
 """The name of the row that says why a run compensates; with ":" and a step's name, that of the step's compensation."""
@@ -68,6 +69,25 @@ class Undo:
     backoff: Backoff
 
 
+class Branch:
+    """One line of a workflow's function: the function itself, or a branch of `parallel` in it.
+
+    Once it is put aside, no call of its context does anything but end it: what the function does on its way out, in a
+    `finally` or a context manager, is done when the line truly ends.
+    """
+
+    __slots__ = ("_parent", "put_aside")
+
+    def __init__(self, parent: Branch | None = None) -> None:
+        self._parent = parent
+        self.put_aside = False
+
+    @property
+    def over(self) -> bool:
+        """Whether it, or a line that it is a part of, is put aside."""
+        return self.put_aside or (self._parent is not None and self._parent.over)
+
+
 class WorkflowChanged(Fail):
     """Fails the run: the function's steps are not the ones that it recorded. Give a changed workflow a new version."""
 
@@ -89,8 +109,19 @@ class Journal:
         self._asked: Counter[str] = Counter()
         self._fault: BaseException | None = None
         self._halts: list[Halt] = []
+        self._root = Branch()
         self.undo: list[Undo] = []
         self._closed = False
+
+    @property
+    def branch(self) -> Branch:
+        """The line of the function that asks."""
+        return _branch.get() or self._root
+
+    async def branched(self, awaitable: Awaitable[T]) -> T:
+        """Awaits a branch of the line that asks; to be run in a task of its own."""
+        _branch.set(Branch(self.branch))
+        return await awaitable
 
     @property
     def halted(self) -> bool:
@@ -135,6 +166,8 @@ class Journal:
         if in_step.get():
             raise RuntimeError(f"{name!r} is inside of a step, and a step has no steps: use a child workflow.")
         self.require_open()
+        if self.branch.over:
+            raise Halt
         row = self.rows.get(name)
         if row is not None and row.kind is not kind:
             raise self.changed(f"step {name!r} is now of the kind {kind}, and was recorded as {row.kind}")
@@ -240,6 +273,7 @@ class Journal:
         """Gives the job back until a time, an event or the end of children."""
         halt = Halt(until, children=children, events=events)
         self._halts.append(halt)
+        self.branch.put_aside = True
         return halt
 
     def withdraw(self, halt: Halt) -> None:
