@@ -29,7 +29,7 @@ GROWTH_BYTES_AN_HOUR = 1024 * 1024
 NOISE_BYTES = 4 * 1024 * 1024
 ENQUEUE = """mutation($inputs: [EnqueueJobInput!]!) {
   enqueueJobs(inputs: $inputs) { items { ... on Job { id } ... on Error { message } } } }"""
-LIST = "{ jobs(first: 50) { nodes { id state attempt queue name } } queues { nodes { name } } }"
+LIST = "{ jobs(first: 50) { nodes { id state attempt queue name } } queues { name } }"
 
 
 @dataclass

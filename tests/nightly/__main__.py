@@ -96,7 +96,7 @@ def _run(part: str, step: Step, commit: str) -> bool:
         process = subprocess.Popen(
             [sys.executable, *step.command],
             cwd=ROOT,
-            env=os.environ | {"PYTHONPATH": ".", RESULTS: str(counts)} | step.environment,
+            env=os.environ | {"PYTHONPATH": str(ROOT), RESULTS: str(counts)} | step.environment,
             stdout=output,
             stderr=subprocess.STDOUT,
         )
