@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import io
+import logging
 from collections.abc import AsyncIterator
 
 import pytest
@@ -27,19 +29,33 @@ async def app(mongodb_url: str, database_name: str) -> AsyncIterator[App]:
     await app.close()
 
 
+@pytest.fixture
+def own_log(monkeypatch: pytest.MonkeyPatch) -> io.StringIO:
+    """Where the worker's lines go instead of into pytest's report, which texts that are no UTF-8 cannot reach."""
+    lines = io.StringIO()
+    logger = logging.getLogger("switchtower.worker")
+    monkeypatch.setattr(logger, "handlers", [logging.StreamHandler(lines)])
+    monkeypatch.setattr(logger, "propagate", False)
+    return lines
+
+
 @pytest.mark.parametrize("place", PLACES)
-async def test_every_odd_ending_is_recorded_and_the_next_job_runs(app: App, place: str) -> None:
+async def test_every_odd_ending_is_recorded_and_the_next_job_runs(app: App, place: str, own_log: io.StringIO) -> None:
     expected = dict.fromkeys(RAISED, S.RETRYING) | dict.fromkeys(FAILS, S.FAILED) | ENDED
-    got = {}
+    got, ids = {}, {}
     async with testing.worker(app, concurrency=1):
         for how in RAISED | FAILS | ENDS:
-            odd = (await app.enqueue(place, {"how": how})).job.id
+            odd = ids[how] = (await app.enqueue(place, {"how": how})).job.id
             job = await reaches(app, odd, *(state for state in SETTLED if state is not S.WAITING))
             assert job.state in (S.CANCELLED, S.SCHEDULED) or (job.error and job.error.message is not None), how
             got[how] = job.state
             # The one runner of this worker is whole.
             assert (await reaches(app, (await app.enqueue("plain", {})).job.id, S.COMPLETED)).result == 0
     assert got == expected
+    # Each is in the log, whatever it makes of its text.
+    lines = own_log.getvalue()
+    untold = {how for how, id in ids.items() if f"{place} ({id}): attempt 1 of 2 failed" not in lines}
+    assert untold == {"cancel", "snooze for a timedelta"}
 
 
 async def test_what_a_handler_does_to_its_task_reaches_no_other_job(app: App) -> None:
