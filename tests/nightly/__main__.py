@@ -46,9 +46,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     failed = 0
     for part in options.parts or PARTS:
         before = {row["step"]: row for row in results(part) if counts_for(row, commit, options)}
-        for step in PARTS[part]:
-            if options.step not in step.name:
-                continue
+        exactly = [step for step in PARTS[part] if step.name == options.step]
+        for step in exactly or [step for step in PARTS[part] if options.step in step.name]:
             if step.name in before:
                 print(f"{part}: {step.name}: passed at {before[step.name]['commit']}", flush=True)
                 continue
@@ -66,7 +65,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("parts", nargs="*", help=f"{' '.join(PARTS)}, or report; all parts unless given")
     parser.add_argument("--again", action="store_true", help="run the steps too that passed at this commit")
     parser.add_argument("--any-commit", action="store_true", help="leave out what passed at another commit too")
-    parser.add_argument("--step", default="", help="run only the steps whose name has this in it")
+    parser.add_argument("--step", default="", help="run only the step of this name, or those that have it in theirs")
     parser.add_argument("--minutes", type=float, default=float("inf"), help="begin no step after so long")
     return parser
 
