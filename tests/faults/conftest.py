@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Generator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -15,11 +15,26 @@ from pymongo.database import Database
 from switchtower.callers import Caller
 from switchtower.engine import Engine
 from switchtower.maintenance import Maintenance
-from tests.faults.processes import Nursery
+from tests.faults.processes import MADE, Nursery
 
 CALLER = Caller("tests")
+LAST_WORDS = 3_000
 
 Open = Callable[[], Any]
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, Any]:
+    """A failure shows the end of what each process of the test has written."""
+    report = yield
+    if report.failed:
+        for process in MADE:
+            report.sections.append((f"Log of {process.name}", process.said[-LAST_WORDS:]))
+    if call.when == "teardown":
+        MADE.clear()
+    return report
 
 
 @pytest.fixture

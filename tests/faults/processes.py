@@ -28,10 +28,15 @@ ROOT = Path(__file__).resolve().parents[2]
 TASKS = Path(__file__).with_name("tasks.py")
 
 
+MADE: list[Forked] = []
+"""What this test made so far: when it fails, each says its last words."""
+
+
 class Forked:
     """One process that a nursery made, and the file that it writes to."""
 
     def __init__(self, pid: int, log: Path) -> None:
+        MADE.append(self)
         self.pid = pid
         self._log = log
         self.process = psutil.Process(pid)
@@ -42,6 +47,10 @@ class Forked:
             return self.process.is_running() and self.process.status() != psutil.STATUS_ZOMBIE
         except psutil.NoSuchProcess:
             return False
+
+    @property
+    def name(self) -> str:
+        return f"{self._log.stem}, process {self.pid}"
 
     @property
     def said(self) -> str:

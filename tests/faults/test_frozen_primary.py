@@ -64,8 +64,8 @@ async def test_calls_that_timed_out_make_one_job_each(replica_set: ReplicaSet) -
             await until(lambda before=before: len(ids) > before + CALLERS)
             victim.freeze()
             began = time.monotonic()
+            await until(lambda victim=victim: asyncio.to_thread(lambda: replica_set.primary() is not victim))
             # Another is elected; writes wait until the frozen one's followers have found another source.
-            await asyncio.sleep(1)
             before = len(ids)
             await until(lambda before=before: len(ids) > before + CALLERS, timeout_seconds=RESUME_SECONDS)
             resumed = max(resumed, time.monotonic() - began)
