@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from switchtower import App, testing
+from switchtower import App, execution, testing
 from switchtower.states import JobState
 from tests.switchtower import odd_tasks
 from tests.switchtower.odd_tasks import ENDS, FAILS, RAISED
@@ -33,9 +33,9 @@ async def app(mongodb_url: str, database_name: str) -> AsyncIterator[App]:
 def own_log(monkeypatch: pytest.MonkeyPatch) -> io.StringIO:
     """Where the worker's lines go instead of into pytest's report, which texts that are no UTF-8 cannot reach."""
     lines = io.StringIO()
-    logger = logging.getLogger("switchtower.worker")
-    monkeypatch.setattr(logger, "handlers", [logging.StreamHandler(lines)])
-    monkeypatch.setattr(logger, "propagate", False)
+    logger = logging.Logger("a logger of the test's own")
+    logger.addHandler(logging.StreamHandler(lines))
+    monkeypatch.setattr(execution, "logger", logger)
     return lines
 
 
