@@ -13,12 +13,11 @@ from pathlib import PurePath
 from types import TracebackType
 from typing import Any
 
-import orjson
-
 from switchtower.context import Cancel, ChildFailed, Fail, RetryAt, Signal, Snooze, Stop, WaitForChildren
 from switchtower.errors import InvalidInput
 from switchtower.jobs import ClaimedJob, ErrorKind, JobError, fingerprint
-from switchtower.payloads import TEXT_LIMIT, check_value, truncated, truncated_text
+from switchtower.payloads import TEXT_LIMIT, truncated_text
+from switchtower.results import storable
 from switchtower.retry import MAX_WAIT_MS
 from switchtower.workers import Outcome, OutcomeKind
 
@@ -29,7 +28,6 @@ __all__ = [
     "describe_error",
     "misfit",
     "portable_signal",
-    "storable_result",
     "tell_of_failure",
 ]
 
@@ -89,7 +87,9 @@ def _classify(
     job: ClaimedJob, result: Any, error: BaseException | None, stop: Stop | None, now: datetime, ran_ms: int
 ) -> Outcome:
     if error is None:
-        return Outcome(job.id, job.token, K.COMPLETE, result=storable_result(result), ran_ms=ran_ms)
+        kept, notes = storable(result, limit=RESULT_LIMIT)
+        logs = [("warning", note) for note in notes]
+        return Outcome(job.id, job.token, K.COMPLETE, result=kept, ran_ms=ran_ms, logs=logs)
     outcome = Outcome(job.id, job.token, K.FAIL, ran_ms=ran_ms)
     if isinstance(error, Signal) and not isinstance(error, Cancel):
         return _signalled(outcome, error, now)
@@ -267,32 +267,3 @@ def _user_frame(trace: TracebackType | None) -> str:
             found = innermost
         trace = trace.tb_next
     return found or innermost
-
-
-def storable_result(value: Any) -> Any:
-    """A handler's result as JSON. What is not JSON becomes text where that can be done; what is too large, or cannot be
-    stored at all, becomes an object that says so: a result must not undo the work that made it."""
-    if value is None:
-        return None
-    try:
-        check_value("result", value, limit=RESULT_LIMIT)
-    except InvalidInput as error:
-        return _made_storable(value, error)
-    return value
-
-
-def _made_storable(value: Any, error: InvalidInput) -> Any:
-    try:
-        value = orjson.loads(orjson.dumps(value, default=_to_json, option=orjson.OPT_NON_STR_KEYS))
-        value = truncated(value, limit=RESULT_LIMIT)
-        check_value("result", value, limit=RESULT_LIMIT)
-        return value
-    except (orjson.JSONEncodeError, InvalidInput, RecursionError, ValueError):
-        return {"truncated": True, "reason": error.reason, "head": truncated_text(ascii(type(value)), limit=1024)}
-
-
-def _to_json(value: Any) -> Any:
-    dump = getattr(value, "model_dump", None)
-    if callable(dump):
-        return dump(mode="json")
-    return list(value) if isinstance(value, (set, frozenset)) else str(value)

@@ -25,8 +25,9 @@ import pebble
 
 from switchtower.context import JobContext, Signal
 from switchtower.errors import InvalidInput, LeaseLost
-from switchtower.execution import HandlerError, InvalidSignal, describe_error, portable_signal, storable_result
+from switchtower.execution import RESULT_LIMIT, HandlerError, InvalidSignal, describe_error, portable_signal
 from switchtower.jobs import ClaimedJob, Enqueued, Job
+from switchtower.results import storable
 from switchtower.tasks import Task
 
 if TYPE_CHECKING:
@@ -176,7 +177,10 @@ def _run(module: str, name: str, takes_context: bool, job: ClaimedJob, arguments
         if inspect.isawaitable(result):
             result = asyncio.run(_awaited(result))
         # Through JSON: a class of the user's may be one that only this process knows.
-        answer: tuple[str, Any] = ("result", orjson.loads(orjson.dumps(storable_result(result))))
+        kept, notes = storable(result, limit=RESULT_LIMIT)
+        for note in notes:
+            context.log(note, level="warning")
+        answer: tuple[str, Any] = ("result", orjson.loads(orjson.dumps(kept)))
     except BaseException as error:
         answer = _answer(error)
     channel.finish(context)

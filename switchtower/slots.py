@@ -376,7 +376,8 @@ class Slots:
             return
         if outcome.error is not None:
             tell_of_failure(context.job, outcome, raised)
-        outcome.logs, outcome.progress = context.drain_reports()
+        lines, outcome.progress = context.drain_reports()
+        outcome.logs = [*lines, *outcome.logs]
         if not marked and not context.spoke:
             outcome.claimed = context.job
         recorded = raised.recorded if isinstance(raised, Signal) else None

@@ -17,7 +17,6 @@ from switchtower.execution import (
     classify,
     describe_error,
     misfit,
-    storable_result,
     tell_of_failure,
 )
 from switchtower.jobs import ClaimedJob, ErrorKind, JobError
@@ -177,36 +176,6 @@ def test_errors_that_resist_description_are_described_all_the_same() -> None:
     error = describe_error(raised(Rude()))
     assert error.type.endswith("Rude") and "cannot be shown" in error.message
     assert describe_error(Exception("lone \ud800 surrogate")).message == "lone ? surrogate"
-
-
-@pytest.mark.parametrize(
-    ("value", "stored"),
-    [
-        (None, None),
-        ({"a": [1, 2.5, "x", None, True]}, {"a": [1, 2.5, "x", None, True]}),
-        (datetime(2026, 1, 1, tzinfo=UTC), "2026-01-01T00:00:00+00:00"),
-        ({1: "x"}, {"1": "x"}),
-        ({"s": {3}}, {"s": [3]}),
-        (float("nan"), None),
-        (complex(1, 2), "(1+2j)"),
-    ],
-)
-def test_results_become_json(value: Any, stored: Any) -> None:
-    assert storable_result(value) == stored
-
-
-def test_a_result_that_cannot_be_stored_says_so_and_completes() -> None:
-    large = storable_result({"text": "x" * 100_000})
-    assert large["truncated"] is True and large["bytes"] > 100_000 and large["head"].startswith('{"text":"xxx')
-    deep: Any = []
-    for _ in range(100):
-        deep = [deep]
-    for value in (2**70, deep, "lone \ud800 surrogate", {"k\0": 1}):
-        marker = storable_result(value)
-        assert marker["truncated"] is True and marker["reason"]
-    cyclic: list[Any] = []
-    cyclic.append(cyclic)
-    assert storable_result(cyclic)["truncated"] is True
 
 
 @pytest.mark.parametrize("signal", [RetryAt(2.5), RetryAt(NOW, "later"), Snooze(3), Fail("no"), Cancel()])
