@@ -110,19 +110,16 @@ def test_every_noun_is_asked() -> None:
     assert inspect.iscoroutinefunction(Engine.ping)
 
 
-@pytest.mark.parametrize(
-    ("url", "says"),
-    [
+async def test_url_that_would_lose_jobs_or_cannot_be_read_is_refused(driver: str) -> None:
+    for url, says in [
         ("mongodb://127.0.0.1:1/?w=1", "w=1"),
         ("mongodb://127.0.0.1:1/?w=0", "w=0"),
         ("mongodb://127.0.0.1:1/?journal=false", "journal=false"),
         ("http://example.org", "cannot be read"),
         ("mongodb://", "cannot be read"),
-    ],
-)
-async def test_url_that_would_lose_jobs_or_cannot_be_read_is_refused(driver: str, url: str, says: str) -> None:
-    with pytest.raises(ConfigurationError, match=says):
-        await Engine.connect(url, driver=driver)
+    ]:
+        with pytest.raises(ConfigurationError, match=says):
+            await Engine.connect(url, driver=driver)
 
 
 async def test_unknown_driver_is_refused(mongodb_url: str) -> None:

@@ -73,7 +73,7 @@ async def test_write_whose_caller_was_cancelled_ends(engine: Engine, store: Stor
 
 async def test_client_that_came_to_a_standstill_is_replaced(mongodb_url: str, database_name: str) -> None:
     database = await connect(mongodb_url, database=database_name, role="server")
-    watch = asyncio.ensure_future(database.watch_over(every_seconds=0.05, patience_seconds=2))
+    watch = asyncio.ensure_future(database.watch_over(every_seconds=0.05, patience_seconds=0.5))
     try:
         # What the driver comes to when it is cancelled twice, as `Collection` keeps it from being.
         for server in database._client._topology._servers.values():

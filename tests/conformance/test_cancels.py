@@ -2,28 +2,28 @@
 
 from __future__ import annotations
 
-import pytest
+from itertools import product
 
 from switchtower.engine import Engine
 from switchtower.jobs import NewJob
 from switchtower.workers import OutcomeKind
-from tests.conformance.situations import CALLER, enqueue, job_in, quiet
+from tests.conformance.situations import CALLER, enqueue, fresh, job_in, quiet
 
 
-@pytest.mark.parametrize("started", [True, False])
-@pytest.mark.parametrize("result", [None, {"answer": 42}])
-async def test_late_result_is_discarded(engine: Engine, started: bool, result: object) -> None:
-    s = await job_in(engine, "active", started=started, unique_key="k", remove_on_complete=True)
-    asked = await engine.jobs.cancel(s.id, caller=CALLER, discard=True)
-    assert (asked.state, asked.cancel_requested_at is None) == ("active", False)
-    assert await s.report(OutcomeKind.COMPLETE, result=result, ran_ms=7) == set()
-    job = await s.job()
-    assert (job.state, job.result, job.error) == ("cancelled", None, None)
-    last = job.timeline[-1]
-    assert (last.type, last.from_state, last.to_state) == ("abort", "active", "cancelled")
-    assert [(row.number, row.outcome) for row in job.attempts] == [(1, "cancelled")]
-    assert not {"token", "cancel_requested_at", "cancel_discards", "limited", "_"} & set(await s.document())
-    assert (await enqueue(engine, unique_key="k")).id != s.id
+async def test_late_result_is_discarded(engine: Engine) -> None:
+    for started, result in product((True, False), (None, {"answer": 42})):
+        key = fresh("key")
+        s = await job_in(engine, "active", started=started, unique_key=key, remove_on_complete=True)
+        asked = await engine.jobs.cancel(s.id, caller=CALLER, discard=True)
+        assert (asked.state, asked.cancel_requested_at is None) == ("active", False)
+        assert await s.report(OutcomeKind.COMPLETE, result=result, ran_ms=7) == set()
+        job = await s.job()
+        assert (job.state, job.result, job.error) == ("cancelled", None, None)
+        last = job.timeline[-1]
+        assert (last.type, last.from_state, last.to_state) == ("abort", "active", "cancelled")
+        assert [(row.number, row.outcome) for row in job.attempts] == [(1, "cancelled")]
+        assert not {"token", "cancel_requested_at", "cancel_discards", "limited", "_"} & set(await s.document())
+        assert (await enqueue(engine, unique_key=key)).id != s.id
 
 
 async def test_a_worker_that_completes_with_plain_updates_has_its_result_discarded_too(engine: Engine) -> None:
@@ -35,15 +35,15 @@ async def test_a_worker_that_completes_with_plain_updates_has_its_result_discard
     assert ((await s.job()).state, (await s.job()).result) == ("cancelled", None)
 
 
-@pytest.mark.parametrize("first", [True, False])
-async def test_one_request_that_discards_is_enough(engine: Engine, first: bool) -> None:
-    s = await job_in(engine, "active")
-    await engine.jobs.cancel(s.id, caller=CALLER, discard=first)
-    events = (await s.document())["event_seq"]
-    await engine.jobs.cancel(s.id, caller=CALLER, discard=not first)
-    assert (await s.document())["event_seq"] == events
-    await s.report(OutcomeKind.COMPLETE, result=42)
-    assert await s.state() == "cancelled"
+async def test_one_request_that_discards_is_enough(engine: Engine) -> None:
+    for first in [True, False]:
+        s = await job_in(engine, "active")
+        await engine.jobs.cancel(s.id, caller=CALLER, discard=first)
+        events = (await s.document())["event_seq"]
+        await engine.jobs.cancel(s.id, caller=CALLER, discard=not first)
+        assert (await s.document())["event_seq"] == events
+        await s.report(OutcomeKind.COMPLETE, result=42)
+        assert await s.state() == "cancelled"
 
 
 async def test_what_waits_for_a_discarded_child_is_told_that_it_was_cancelled(engine: Engine) -> None:

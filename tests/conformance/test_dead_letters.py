@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -16,9 +15,7 @@ from switchtower.jobs import Deduplication, NewJob
 from switchtower.retry import Backoff, BackoffKind
 from switchtower.store.collections import Store
 from switchtower.workers import OutcomeKind
-from tests.conformance.situations import CALLER, ERROR, Situation, fresh, job_in, quiet
-
-LONG_AGO = datetime(2020, 1, 1, tzinfo=UTC)
+from tests.conformance.situations import CALLER, ERROR, LONG_AGO, Situation, fresh, job_in, quiet
 
 
 async def _entries(engine: Engine, **filter: Any) -> list[DeadLetter]:
@@ -43,11 +40,11 @@ async def test_every_failed_generation_leaves_one_entry(engine: Engine) -> None:
     assert max(entry.failed_at for entry in entries) == job.finished_at
 
 
-@pytest.mark.parametrize("kind", [OutcomeKind.COMPLETE, OutcomeKind.ABORT, OutcomeKind.RELEASE, OutcomeKind.SNOOZE])
-async def test_what_did_not_fail_leaves_none(engine: Engine, kind: OutcomeKind) -> None:
-    s = await job_in(engine, "active")
-    await s.report(kind)
-    assert await _entries(engine) == []
+async def test_what_did_not_fail_leaves_none(engine: Engine) -> None:
+    for kind in [OutcomeKind.COMPLETE, OutcomeKind.ABORT, OutcomeKind.RELEASE, OutcomeKind.SNOOZE]:
+        s = await job_in(engine, "active")
+        await s.report(kind)
+        assert await _entries(engine) == []
 
 
 async def test_twenty_relays_of_one_failure_leave_one_entry(engine: Engine, store: Store) -> None:
@@ -114,7 +111,7 @@ async def test_replay_with_a_key_makes_one_job_however_often_it_is_asked_for(eng
     s = await job_in(engine, "failed")
     (entry,) = await _entries(engine, job_id=s.id)
     replay = engine.dead_letters.replay
-    answers = await asyncio.gather(*(replay(entry.id, caller=CALLER, idempotency_key="k") for _ in range(50)))
+    answers = await asyncio.gather(*(replay(entry.id, caller=CALLER, idempotency_key="k") for _ in range(20)))
     assert len({answer.job.id for answer in answers}) == 1
     assert {answer.deduplication for answer in answers} == {None, Deduplication.IDEMPOTENCY_KEY}
     found = await engine.dead_letters.get(entry.id, caller=CALLER)
@@ -202,10 +199,10 @@ async def test_filters_of_entries_narrow_and_combine(engine: Engine) -> None:
         assert {entry.job_id for entry in await _entries(engine, **filter)} == expected, filter
 
 
-@pytest.mark.parametrize("cursor", ["", "x", "🎲", "WzFd", "W10", "bnVsbA", "WyJ4IiwgMV0", "WzFlOTksICJ4Il0"])
-async def test_malformed_cursor_of_entries_is_refused(engine: Engine, cursor: str) -> None:
-    with pytest.raises(InvalidInput):
-        await engine.dead_letters.page(DeadLetterFilter(), caller=CALLER, after=cursor)
+async def test_malformed_cursor_of_entries_is_refused(engine: Engine) -> None:
+    for cursor in ["", "x", "🎲", "WzFd", "W10", "bnVsbA", "WyJ4IiwgMV0", "WzFlOTksICJ4Il0"]:
+        with pytest.raises(InvalidInput):
+            await engine.dead_letters.page(DeadLetterFilter(), caller=CALLER, after=cursor)
 
 
 async def test_text_with_nul_is_refused(engine: Engine) -> None:

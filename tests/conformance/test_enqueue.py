@@ -6,6 +6,7 @@ import asyncio
 import dataclasses
 import time
 from datetime import UTC, datetime, timedelta
+from itertools import product
 from typing import Any
 
 import pytest
@@ -14,15 +15,16 @@ from pymongo.errors import PyMongoError
 from switchtower.callers import Caller
 from switchtower.clock import DatabaseClock
 from switchtower.dialects import Dialect
-from switchtower.engine import Engine, Retention
+from switchtower.engine import Engine
 from switchtower.errors import Conflict, InvalidInput, InvalidTransition, NotFound, SwitchtowerError
 from switchtower.jobs import Deduplication, Enqueued, Job, JobFilter, NewJob
 from switchtower.payloads import PAYLOAD_LIMIT
 from switchtower.retry import DEFAULT_BACKOFF, Backoff, BackoffKind
+from switchtower.states import FINAL, JobState
 from switchtower.store.collections import Store
 from switchtower.workers import OutcomeKind
 from tests.conformance.commands import Commands
-from tests.conformance.situations import CALLER, HOUR_MS, Situation, enqueue, fresh, job_in, quiet
+from tests.conformance.situations import CALLER, HOUR_MS, LONG_AGO, Situation, another, enqueue, fresh, job_in, quiet
 from tests.mongod import fail_command
 
 IN_AN_HOUR = datetime.now(UTC).replace(microsecond=123_000) + timedelta(hours=1)
@@ -138,34 +140,26 @@ KEYS = {
 }
 
 
-@pytest.mark.parametrize("reason", KEYS)
-async def test_equal_enqueue_answers_with_the_first_job(engine: Engine, reason: Deduplication) -> None:
-    fields = KEYS[reason]
-    first = await enqueue(engine, payload=1, **fields)
-    again = await engine.jobs.enqueue(NewJob(name="work", payload=2, **fields), caller=CALLER)
-    assert (again.job.id, again.job.payload, again.deduplication) == (first.id, 1, reason)
-    assert await engine._store.jobs.count_documents({}) == 1
-    other = await engine.jobs.enqueue(NewJob(name="work", **fields), caller=Caller("eve", org="other"))
-    assert other.deduplication is None
+async def test_equal_enqueue_answers_with_the_first_job(engine: Engine) -> None:
+    for reason, fields in KEYS.items():
+        first = await enqueue(engine, payload=1, **fields)
+        again = await engine.jobs.enqueue(NewJob(name="work", payload=2, **fields), caller=CALLER)
+        assert (again.job.id, again.job.payload, again.deduplication) == (first.id, 1, reason)
+        other = await engine.jobs.enqueue(NewJob(name="work", **fields), caller=Caller("eve", org="other"))
+        assert other.deduplication is None
+    assert await engine._store.jobs.count_documents({}) == 2 * len(KEYS)
 
 
-@pytest.mark.parametrize("reason", KEYS)
-async def test_fifty_equal_enqueues_at_once_make_one_job(engine: Engine, reason: Deduplication) -> None:
-    new = NewJob(name="work", **KEYS[reason])
-    answers = await asyncio.gather(*(engine.jobs.enqueue(new, caller=CALLER) for _ in range(50)))
-    assert len({answer.job.id for answer in answers}) == 1
-    assert [answer.deduplication for answer in answers].count(None) == 1
-    assert {answer.deduplication for answer in answers} == {None, reason}
-
-
-@pytest.mark.parametrize("reason", KEYS)
-async def test_fifty_equal_enqueues_of_many_processes_make_one_job(
-    engine: Engine, reason: Deduplication, store: Store
-) -> None:
-    engines = [Engine(store, url=engine.url, payload_limit=PAYLOAD_LIMIT, retention=Retention()) for _ in range(10)]
-    new = NewJob(name="work", **KEYS[reason])
-    answers = await asyncio.gather(*(e.jobs.enqueue(new, caller=CALLER) for e in engines for _ in range(5)))
-    assert len({answer.job.id for answer in answers}) == 1
+@pytest.mark.parametrize("processes", [1, 10])
+async def test_fifty_equal_enqueues_at_once_make_one_job(engine: Engine, processes: int) -> None:
+    engines = [another(engine) for _ in range(processes)]
+    for reason, fields in KEYS.items():
+        new = NewJob(name="work", **fields)
+        adds = (e.jobs.enqueue(new, caller=CALLER) for e in engines for _ in range(50 // processes))
+        answers = await asyncio.gather(*adds)
+        assert len({answer.job.id for answer in answers}) == 1
+        assert [answer.deduplication for answer in answers].count(None) == 1
+        assert {answer.deduplication for answer in answers} == {None, reason}
 
 
 async def test_custom_id_is_unique_per_queue_and_free_after_removal(engine: Engine) -> None:
@@ -178,35 +172,30 @@ async def test_custom_id_is_unique_per_queue_and_free_after_removal(engine: Engi
     assert (await enqueue(engine, queue="a", job_id="mine")).id != first.id
 
 
-@pytest.mark.parametrize("state", ["completed", "failed", "cancelled"])
-async def test_unique_key_is_free_when_its_job_is_final(engine: Engine, state: str) -> None:
-    s = await job_in(engine, state, unique_key="k")
-    assert (await enqueue(engine, unique_key="k")).id != s.id
+async def test_unique_key_is_held_while_its_job_is_open(engine: Engine) -> None:
+    for state in set(JobState) - {JobState.WAITING}:
+        key = fresh("key")
+        s = await job_in(engine, state, unique_key=key)
+        assert ((await enqueue(engine, unique_key=key)).id == s.id) is (state not in FINAL), state
 
 
-@pytest.mark.parametrize("state", ["scheduled", "blocked", "active", "retrying"])
-async def test_unique_key_is_held_while_its_job_is_open(engine: Engine, state: str) -> None:
-    s = await job_in(engine, state, unique_key="k")
-    assert (await enqueue(engine, unique_key="k")).id == s.id
-
-
-@pytest.mark.parametrize("state", ["completed", "failed", "cancelled"])
 @pytest.mark.parametrize("upkeep", [True, False])
-async def test_unique_for_holds_the_key_past_the_end_until_its_time(engine: Engine, state: str, upkeep: bool) -> None:
-    s = await job_in(engine, state, unique_key="k", unique_for_ms=HOUR_MS, idempotency_key="i")
-    assert (await enqueue(engine, unique_key="k")).id == s.id
-    past = datetime(2020, 1, 1, tzinfo=UTC)
-    await s.set(unique_until=past, release_at=past)
-    if upkeep:
-        assert await engine.upkeep.let_go() == 1
-    assert (await enqueue(engine, unique_key="k")).id != s.id
-    assert (await enqueue(engine, idempotency_key="i")).id == s.id
+async def test_unique_for_holds_the_key_past_the_end_until_its_time(engine: Engine, upkeep: bool) -> None:
+    for state in FINAL:
+        key, other = fresh("key"), fresh("key")
+        s = await job_in(engine, state, unique_key=key, unique_for_ms=HOUR_MS, idempotency_key=other)
+        assert (await enqueue(engine, unique_key=key)).id == s.id
+        await s.set(unique_until=LONG_AGO, release_at=LONG_AGO)
+        if upkeep:
+            assert await engine.upkeep.let_go() == 1
+        assert (await enqueue(engine, unique_key=key)).id != s.id
+        assert (await enqueue(engine, idempotency_key=other)).id == s.id
+        await s.set(release_at=IN_AN_HOUR)
 
 
 async def test_unique_hold_of_an_open_job_outlives_its_time(engine: Engine) -> None:
     job = await enqueue(engine, unique_key="k", unique_for_ms=1)
-    past = datetime(2020, 1, 1, tzinfo=UTC)
-    await Situation(engine, job.id, job.queue).set(unique_until=past, release_at=past)
+    await Situation(engine, job.id, job.queue).set(unique_until=LONG_AGO, release_at=LONG_AGO)
     await engine.upkeep.let_go()
     assert (await enqueue(engine, unique_key="k")).id == job.id
 
@@ -219,8 +208,7 @@ async def test_idempotency_key_lasts_a_day_even_past_removal(engine: Engine, upk
     assert (again.job.id, again.deduplication) == (s.id, Deduplication.IDEMPOTENCY_KEY)
     document = await s.document()
     assert document["idempotency_until"] - document["created_at"] == timedelta(hours=24)
-    past = datetime(2020, 1, 1, tzinfo=UTC)
-    await s.set(idempotency_until=past, release_at=past)
+    await s.set(idempotency_until=LONG_AGO, release_at=LONG_AGO)
     if upkeep:
         assert await engine.upkeep.let_go() == 1
     assert (await enqueue(engine, idempotency_key="k")).id != s.id
@@ -340,9 +328,9 @@ async def test_linked_job_cannot_be_part_of_a_transaction(engine: Engine, store:
             await engine.jobs.enqueue(NewJob(name="work", parent_id=parent.id), caller=CALLER, session=session)
 
 
-@pytest.mark.parametrize("id", ["", "job_", "\ud800", "a\0b", "x" * 10_000, "$ne", "job_01zzzzzzzzzzzzzzzzzzzzzzzz"])
-async def test_id_that_nothing_has_is_not_found(engine: Engine, id: str) -> None:
-    for verb in (engine.jobs.get, engine.jobs.cancel, engine.jobs.retry, engine.jobs.remove):
+async def test_id_that_nothing_has_is_not_found(engine: Engine) -> None:
+    ids = ["", "job_", "\ud800", "a\0b", "x" * 10_000, "$ne", "job_01zzzzzzzzzzzzzzzzzzzzzzzz"]
+    for id, verb in product(ids, (engine.jobs.get, engine.jobs.cancel, engine.jobs.retry, engine.jobs.remove)):
         try:
             assert await verb(id, caller=CALLER) is None
         except (NotFound, InvalidInput) as refusal:

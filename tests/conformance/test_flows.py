@@ -5,19 +5,16 @@ from __future__ import annotations
 import asyncio
 import os
 from collections import Counter
-from datetime import timedelta
 from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from pymongo import MongoClient
 
 from switchtower.callers import Caller
 from switchtower.engine import Engine, bulk, flows
 from switchtower.errors import Conflict, InvalidInput, InvalidTransition, NotFound, StoreUnavailable
 from switchtower.flows import Flow, FlowNode, node, plan
-from switchtower.ids import JOB, new_id
 from switchtower.jobs import ChildFailure, Job, NewJob
 from switchtower.states import JobState
 from switchtower.store import flows as flow_commands
@@ -223,8 +220,9 @@ UNKNOWN: dict[str, tuple[list[str], Document, int]] = {
 }
 
 
-@pytest.mark.parametrize("key", ["k", None])
-@pytest.mark.parametrize("fault", UNKNOWN)
+@pytest.mark.parametrize(
+    ("fault", "key"), [*((fault, "k") for fault in UNKNOWN), ("insert lost", None), ("commit lost twice", None)]
+)
 async def test_flow_whose_answer_is_lost_exists_exactly_once(
     engine: Engine, store: Store, mongodb_url: str, monkeypatch: pytest.MonkeyPatch, fault: str, key: str | None
 ) -> None:
@@ -381,23 +379,23 @@ async def test_parent_with_a_delay_is_scheduled_when_its_children_are_done(engin
     assert (await states(engine, flow))["root"] == "scheduled"
 
 
-async def test_thousand_children_free_their_parent_once(engine: Engine, store: Store, commands: Any) -> None:
-    flow = await start(engine, node(job("root"), *(job("c") for _ in range(1_000))))
-    assert flow.total == 1_001
+async def test_many_children_free_their_parent_once(engine: Engine, store: Store, commands: Any) -> None:
+    flow = await start(engine, node(job("root"), *(job("c") for _ in range(300))))
+    assert flow.total == 301
     ended = 0
-    while claimed := await engine.claims.claim("w", ["flows"], names=["c"], limit=200):
+    while claimed := await engine.claims.claim("w", ["flows"], names=["c"], limit=100):
         outcomes = [Outcome(one.id, one.token, OutcomeKind.COMPLETE) for one in claimed]
         await engine.claims.report(outcomes)
         ended += len(claimed)
         root = await engine.jobs.get(flow.id, caller=CALLER)
         assert root is not None
     await quiet(engine)
-    assert ended == 1_000
+    assert ended == 300
     document = await store.jobs.find_one({"_id": flow.id})
     assert document is not None and document["state"] == "waiting" and "pending" not in document
     assert Counter(row["type"] for row in document["timeline"]) == {"enqueue": 1, "unblock": 1}
     pulls = [c for c in commands.named("update") if "pending" in c["updates"][0]["q"]]
-    assert len(pulls) < 50, "every child wrote its parent by itself"
+    assert len(pulls) < 15, "every child wrote its parent by itself"
 
 
 # ---- children of a running handler
@@ -446,19 +444,6 @@ async def test_suspended_parent_whose_cancel_was_requested_is_cancelled(engine: 
     await engine.claims.report([Outcome(claimed.id, claimed.token, OutcomeKind.SUSPEND)])
     found = await engine.jobs.get(root.id, caller=CALLER)
     assert found is not None and found.state == "cancelled"
-
-
-async def test_child_announced_by_a_dead_enqueuer_holds_up_its_parent_for_a_minute_only(
-    engine: Engine, mongo: MongoClient[Document], store: Store
-) -> None:
-    root = await enqueue(engine, queue="flows", name="root", delay_ms=0)
-    ghost = new_id(JOB)
-    await store.jobs.update_one({"_id": root.id}, {"$set": {"pending": [ghost], "state": "blocked"}})
-    await engine.upkeep.repair_blocked()
-    assert (await engine.jobs.get(root.id, caller=CALLER)).state == "blocked"  # type: ignore[union-attr]
-    await store.jobs.update_one({"_id": root.id}, {"$set": {"updated_at": root.created_at - timedelta(seconds=90)}})
-    await engine.upkeep.repair_blocked()
-    assert (await engine.jobs.get(root.id, caller=CALLER)).state == "waiting"  # type: ignore[union-attr]
 
 
 # ---- as one

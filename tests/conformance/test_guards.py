@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
 from typing import Any
@@ -22,19 +21,8 @@ from switchtower.store import crons as cron_commands
 from switchtower.store import jobs as job_commands
 from switchtower.webhooks import SetWebhook, Target
 from switchtower.workers import WorkerInfo, WorkerState
-from tests.conformance.situations import CALLER, HOUR_MS, enqueue, fresh, job_in
-
-
-def before(monkeypatch: pytest.MonkeyPatch, owner: Any, name: str, happens: Callable[[], Awaitable[object]]) -> None:
-    """The next call of this function is made after something else has happened."""
-    whole = getattr(owner, name)
-
-    async def call(*args: Any, **kwargs: Any) -> Any:
-        monkeypatch.setattr(owner, name, whole)
-        await happens()
-        return await whole(*args, **kwargs)
-
-    monkeypatch.setattr(owner, name, call)
+from tests.conformance.situations import CALLER, HOUR_MS, before, enqueue, fresh, job_in
+from tests.databases import anywhere
 
 
 async def test_a_job_that_is_put_off_while_it_is_staged_stays(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -114,7 +102,7 @@ async def test_a_scheduler_that_stood_still_makes_nothing_of_what_it_had_read(
     monkeypatch.setattr(scheduling, "time", SimpleNamespace(monotonic=lambda: now[0]))
     before(monkeypatch, cron_commands, "due", stand_still)
     assert await engine.crons.tick() == 0
-    assert await engine._store.jobs.count_documents({"queue": queue}) == 0
+    assert await engine._store.jobs.count_documents(anywhere(queue=queue)) == 0
     assert await engine.crons.tick() == 1
 
 

@@ -124,9 +124,8 @@ async def test_a_tenant_manages_its_own_keys_only_and_passes_on_no_more_than_it_
     assert {key.name for key in await engine.keys.list(caller=OPERATOR)} == {"a", "b"}
 
 
-@pytest.mark.parametrize(
-    ("field", "options"),
-    [
+async def test_bad_input_names_its_field(engine: Engine) -> None:
+    for field, options in [
         ("scopes", {"scopes": []}),
         ("name", {"name": ""}),
         ("name", {"name": "x" * 257}),
@@ -137,13 +136,11 @@ async def test_a_tenant_manages_its_own_keys_only_and_passes_on_no_more_than_it_
         ("rate.requests", {"rate": RateLimit(0)}),
         ("rate.perMs", {"rate": RateLimit(1, 10)}),
         ("expiresInMs", {"expires_in_ms": 0}),
-    ],
-)
-async def test_bad_input_names_its_field(engine: Engine, field: str, options: dict[str, Any]) -> None:
-    with pytest.raises(InvalidInput) as caught:
-        await engine.keys.create(NewApiKey(**{"name": "k", "scopes": [Scope.READ], **options}), caller=OPERATOR)
-    assert caught.value.field == field
-    assert await engine.keys.none_exists()
+    ]:
+        with pytest.raises(InvalidInput) as caught:
+            await engine.keys.create(NewApiKey(**{"name": "k", "scopes": [Scope.READ], **options}), caller=OPERATOR)
+        assert caught.value.field == field
+        assert await engine.keys.none_exists()
 
 
 async def test_a_rate_is_never_exceeded_by_many_processes(engine: Engine, store: Store, mongodb_url: str) -> None:
@@ -190,7 +187,7 @@ async def test_what_was_not_used_is_given_back_and_what_was_counts_from_now(engi
 async def test_no_interval_however_it_lies_has_more_than_the_rate(
     engine: Engine, store: Store, mongodb_url: str
 ) -> None:
-    rate = RateLimit(20, 1_000)
+    rate = RateLimit(20, 600)
     admitted: list[float] = []
 
     async def server(keys: Keys, until: float) -> None:
@@ -208,10 +205,10 @@ async def test_no_interval_however_it_lies_has_more_than_the_rate(
             await asyncio.sleep(0.001)
 
     async with Running(store, mongodb_url) as other:
-        until = time.monotonic() + 3
+        until = time.monotonic() + 1.8
         await asyncio.gather(server(engine.keys, until), server(other.keys, until))
     admitted.sort()
-    most = max(sum(at - 1 < each <= at for each in admitted) for at in admitted)
+    most = max(sum(at - 0.6 < each <= at for each in admitted) for at in admitted)
     assert 10 <= most <= 20
     assert len(admitted) > 20, "room comes back"
 

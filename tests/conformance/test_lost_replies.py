@@ -97,7 +97,6 @@ async def test_linked_enqueue_makes_exactly_one_job(engine: Engine, fault: Any) 
     assert await engine._store.jobs.count_documents({"name": "child"}) == 1
 
 
-@pytest.mark.motor
 @pytest.mark.parametrize("limit", [1, 20])
 async def test_claim_hands_out_each_job_once_and_orphans_none(engine: Engine, fault: Any, limit: int) -> None:
     queue = fresh("queue")
@@ -135,6 +134,7 @@ async def test_claim_that_was_carried_out_after_it_was_given_up_is_handed_out_la
     assert await engine.claims.claim("w", [queue]) == []
 
 
+@pytest.mark.motor
 @few_faults
 async def test_start_is_charged_once(engine: Engine, fault: Any) -> None:
     s = await job_in(engine, "active", started=False)

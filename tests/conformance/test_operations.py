@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from datetime import UTC, datetime, timedelta
+from itertools import product
 from typing import Any
 
 import pytest
@@ -13,18 +14,28 @@ from switchtower.callers import Caller
 from switchtower.engine import Engine, Retention
 from switchtower.errors import Conflict, InvalidInput, InvalidTransition, NotFound
 from switchtower.jobs import JobFilter, JobUpdate, NewJob, PayloadMatch
-from switchtower.payloads import PAYLOAD_LIMIT
 from switchtower.states import JobState
 from switchtower.store import counters
 from switchtower.store import jobs as job_commands
 from switchtower.store.collections import Store
 from switchtower.workers import OutcomeKind
 from tests.conformance.commands import Commands, explain
-from tests.conformance.situations import CALLER, ERROR, HOUR_MS, Situation, enqueue, fresh, job_in, quiet
+from tests.conformance.situations import (
+    CALLER,
+    ERROR,
+    HOUR_MS,
+    LONG_AGO,
+    Situation,
+    another,
+    before,
+    enqueue,
+    fresh,
+    job_in,
+    quiet,
+)
 from tests.databases import anywhere
 from tests.waiting import until
 
-LONG_AGO = datetime(2020, 1, 1, tzinfo=UTC)
 STRANGER = Caller("eve", org="another tenant")
 
 
@@ -36,20 +47,20 @@ SOME = {
 
 
 @pytest.mark.parametrize("verb", SOME)
-@pytest.mark.parametrize("state", JobState)
-async def test_verb_is_restricted_to_some_states_in_its_own_write(engine: Engine, verb: str, state: JobState) -> None:
-    s = await job_in(engine, state)
-    before = await s.document()
+async def test_verb_is_restricted_to_some_states_in_its_own_write(engine: Engine, verb: str) -> None:
     ask = getattr(engine.jobs, verb)
     allowed = {"cancel": {JobState.WAITING, JobState.ACTIVE}, "retry": {JobState.FAILED, JobState.SCHEDULED}}[verb]
-    if state in allowed:
-        assert (await ask(s.id, caller=CALLER, only=SOME[verb])).id == s.id
-        return
-    with pytest.raises(InvalidTransition) as refused:
-        await ask(s.id, caller=CALLER, only=SOME[verb])
-    assert (refused.value.state, set(refused.value.allowed)) == (state, allowed)
-    assert refused.value.retry_pending == (state is JobState.RETRYING)
-    assert await s.document() == before
+    for state in JobState:
+        s = await job_in(engine, state)
+        stored = await s.document()
+        if state in allowed:
+            assert (await ask(s.id, caller=CALLER, only=SOME[verb])).id == s.id
+            continue
+        with pytest.raises(InvalidTransition) as refused:
+            await ask(s.id, caller=CALLER, only=SOME[verb])
+        assert (refused.value.state, set(refused.value.allowed)) == (state, allowed)
+        assert refused.value.retry_pending == (state is JobState.RETRYING)
+        assert await s.document() == stored
 
 
 @pytest.mark.parametrize("state", ["completed", "failed", "cancelled"])
@@ -67,22 +78,22 @@ async def test_retry_of_a_final_job_begins_a_new_generation(engine: Engine, stat
     assert [(row.generation, row.number) for row in (await s.job()).attempts][-1] == (2, 1)
 
 
-@pytest.mark.parametrize("state", ["scheduled", "retrying"])
-async def test_retry_of_an_open_job_keeps_its_generation(engine: Engine, state: str) -> None:
-    s = await job_in(engine, state)
-    attempt = (await s.job()).attempt
-    job = await engine.jobs.retry(s.id, caller=CALLER)
-    assert (job.state, job.generation, job.attempt) == ("waiting", 1, attempt)
-    await s.claim()
+async def test_retry_of_an_open_job_keeps_its_generation(engine: Engine) -> None:
+    for state in ["scheduled", "retrying"]:
+        s = await job_in(engine, state)
+        attempt = (await s.job()).attempt
+        job = await engine.jobs.retry(s.id, caller=CALLER)
+        assert (job.state, job.generation, job.attempt) == ("waiting", 1, attempt)
+        await s.claim()
 
 
 async def test_retry_of_a_job_whose_unique_key_is_held_is_a_conflict(engine: Engine) -> None:
     s = await job_in(engine, "failed", unique_key="k")
     await enqueue(engine, unique_key="k")
-    before = await s.document()
+    stored = await s.document()
     with pytest.raises(Conflict, match="unique key"):
         await engine.jobs.retry(s.id, caller=CALLER)
-    assert await s.document() == before
+    assert await s.document() == stored
 
 
 async def test_retry_relays_what_the_job_left_undone_first(engine: Engine, store: Store) -> None:
@@ -105,11 +116,11 @@ async def test_ten_retries_at_once_make_one_new_generation(engine: Engine) -> No
 
 async def test_update_changes_what_it_names_and_nothing_else(engine: Engine) -> None:
     s = await job_in(engine, "waiting", payload=1, tags=["a"])
-    before = await s.job()
+    stored = await s.job()
     change = JobUpdate(priority=9, max_attempts=2, timeout_ms=5)
     job = await engine.jobs.update(s.id, change, caller=CALLER)
     assert (job.priority, job.max_attempts, job.timeout_ms) == (9, 2, 5)
-    assert (job.payload, job.tags, job.state, job.run_at) == (1, ["a"], before.state, before.run_at)
+    assert (job.payload, job.tags, job.state, job.run_at) == (1, ["a"], stored.state, stored.run_at)
     other = await enqueue(engine, queue=s.queue, priority=5)
     third = await engine.jobs.update((await enqueue(engine, queue=s.queue)).id, JobUpdate(rank=4.5), caller=CALLER)
     assert (third.rank, third.priority) == (4.5, 5)
@@ -117,27 +128,27 @@ async def test_update_changes_what_it_names_and_nothing_else(engine: Engine) -> 
     assert (await engine.jobs.update(s.id, JobUpdate(payload=None), caller=CALLER)).payload is None
 
 
-@pytest.mark.parametrize("state", ["scheduled", "retrying"])
-async def test_due_time_of_a_job_that_waits_for_it_can_be_moved(engine: Engine, state: str) -> None:
-    s = await job_in(engine, state)
-    at = datetime.now(UTC).replace(microsecond=0) + timedelta(days=2)
-    assert (await engine.jobs.update(s.id, JobUpdate(run_at=at), caller=CALLER)).run_at == at
-    await engine.jobs.update(s.id, JobUpdate(run_at=LONG_AGO), caller=CALLER)
-    assert await engine.upkeep.stage() == 1
+async def test_due_time_of_a_job_that_waits_for_it_can_be_moved(engine: Engine) -> None:
+    for state in ["scheduled", "retrying"]:
+        s = await job_in(engine, state)
+        at = datetime.now(UTC).replace(microsecond=0) + timedelta(days=2)
+        assert (await engine.jobs.update(s.id, JobUpdate(run_at=at), caller=CALLER)).run_at == at
+        await engine.jobs.update(s.id, JobUpdate(run_at=LONG_AGO), caller=CALLER)
+        assert await engine.upkeep.stage() == 1
 
 
-@pytest.mark.parametrize("state", ["waiting", "blocked", "completed"])
-async def test_due_time_of_any_other_job_cannot(engine: Engine, state: str) -> None:
-    s = await job_in(engine, state)
-    before = await s.document()
-    with pytest.raises(InvalidTransition, match="scheduled or retrying"):
-        await engine.jobs.update(s.id, JobUpdate(run_at=LONG_AGO, priority=3), caller=CALLER)
-    assert await s.document() == before
+async def test_due_time_of_any_other_job_cannot(engine: Engine) -> None:
+    for state in ("waiting", "blocked", "completed"):
+        s = await job_in(engine, state)
+        stored = await s.document()
+        with pytest.raises(InvalidTransition, match="scheduled or retrying"):
+            await engine.jobs.update(s.id, JobUpdate(run_at=LONG_AGO, priority=3), caller=CALLER)
+        assert await s.document() == stored
 
 
-@pytest.mark.parametrize(
-    ("field", "change"),
-    [
+async def test_update_that_makes_no_sense_is_refused_by_name(engine: Engine) -> None:
+    s = await job_in(engine, "scheduled")
+    for field, change in (
         ("input", JobUpdate()),
         ("payload", JobUpdate(payload=float("nan"))),
         ("priority", JobUpdate(priority=2**31)),
@@ -146,14 +157,10 @@ async def test_due_time_of_any_other_job_cannot(engine: Engine, state: str) -> N
         ("tags", JobUpdate(tags=["t"] * 51)),
         ("tags", JobUpdate(tags=[""])),
         ("runAt", JobUpdate(run_at=datetime(2030, 1, 1))),
-    ],
-    ids=repr,
-)
-async def test_update_that_makes_no_sense_is_refused_by_name(engine: Engine, field: str, change: JobUpdate) -> None:
-    s = await job_in(engine, "scheduled")
-    with pytest.raises(InvalidInput) as refusal:
-        await engine.jobs.update(s.id, change, caller=CALLER)
-    assert refusal.value.field == field
+    ):
+        with pytest.raises(InvalidInput) as refusal:
+            await engine.jobs.update(s.id, change, caller=CALLER)
+        assert refusal.value.field == field
 
 
 async def test_remove_answers_with_the_job_as_it_was(engine: Engine) -> None:
@@ -169,9 +176,9 @@ async def test_forced_removal_of_a_running_job_takes_its_lease(engine: Engine) -
     with pytest.raises(InvalidTransition, match="force"):
         await engine.jobs.remove(s.id, caller=CALLER)
     await engine.jobs.remove(s.id, caller=CALLER, force=True)
-    before = await s.document()
+    stored = await s.document()
     assert await s.report(OutcomeKind.COMPLETE) == {s.id}
-    assert await s.document() == before
+    assert await s.document() == stored
 
 
 async def test_verbs_take_the_callers_own_id(engine: Engine) -> None:
@@ -181,30 +188,22 @@ async def test_verbs_take_the_callers_own_id(engine: Engine) -> None:
         await quiet(engine)
 
 
-@pytest.mark.parametrize("verb", ["get", "cancel", "retry", "promote", "remove"])
-async def test_another_tenants_job_does_not_exist(engine: Engine, verb: str) -> None:
+async def test_another_tenants_job_does_not_exist(engine: Engine) -> None:
     job = (await engine.jobs.enqueue(NewJob(name="w", job_id="mine", delay_ms=1), caller=Caller("a", org="a"))).job
-    before = await Situation(engine, job.id, job.queue).document()
-    for id in (job.id, "mine"):
+    stored = await Situation(engine, job.id, job.queue).document()
+    for verb, id in product(("get", "cancel", "retry", "promote", "remove"), (job.id, "mine")):
         try:
             assert await getattr(engine.jobs, verb)(id, caller=STRANGER) is None
         except NotFound as refusal:
             assert id in str(refusal)
-    assert await Situation(engine, job.id, job.queue).document() == before
+        assert await Situation(engine, job.id, job.queue).document() == stored, verb
 
 
 async def test_verb_that_a_change_has_just_made_possible_happens(
     engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     s = await job_in(engine, "completed")
-    locate = job_commands.locate
-
-    async def retried_meanwhile(*args: Any, **kwargs: Any) -> Any:
-        monkeypatch.undo()
-        await engine.jobs.retry(s.id, caller=CALLER)
-        return await locate(*args, **kwargs)
-
-    monkeypatch.setattr(job_commands, "locate", retried_meanwhile)
+    before(monkeypatch, job_commands, "locate", lambda: engine.jobs.retry(s.id, caller=CALLER))
     assert (await engine.jobs.cancel(s.id, caller=CALLER)).state == "cancelled"
 
 
@@ -291,13 +290,14 @@ async def _runs_when_the_batch_is_read(
     await _patch_once(monkeypatch, store, running)
 
 
-@pytest.mark.parametrize("state", [state for state in JobState if state is not JobState.ACTIVE])
-async def test_clean_removes_one_state(engine: Engine, store: Store, state: JobState) -> None:
-    queue = fresh("queue")
+async def test_clean_removes_one_state(engine: Engine, store: Store) -> None:
+    queue, left = fresh("queue"), set(_STATES)
     await _one_in_each_state(engine, queue)
-    assert await engine.queues.clean(queue, state, grace_ms=60_000, caller=CALLER) == 0
-    assert await engine.queues.clean(queue, state, caller=CALLER) == 1
-    assert await _states(store, queue) == set(_STATES) - {state.value}
+    for state in set(JobState) - {JobState.ACTIVE}:
+        assert await engine.queues.clean(queue, state, grace_ms=60_000, caller=CALLER) == 0
+        assert await engine.queues.clean(queue, state, caller=CALLER) == 1
+        left.remove(state.value)
+        assert await _states(store, queue) == left
 
 
 async def test_clean_takes_no_more_than_its_limit_and_never_what_runs(engine: Engine, store: Store) -> None:
@@ -336,10 +336,13 @@ async def test_obliterated_queue_is_not_listed_any_more(engine: Engine, store: S
     assert await engine.queues.get(queue, caller=CALLER) is None
 
 
-async def test_drain_of_2500_jobs_removes_them_all(engine: Engine, store: Store) -> None:
+async def test_drain_of_many_chunks_removes_them_all(
+    engine: Engine, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("switchtower.engine.queues.CHUNK", 10)
     queue = fresh("queue")
-    await engine.jobs.enqueue_many([NewJob(name="w", queue=queue)] * 2_500, caller=CALLER)
-    assert await engine.queues.drain(queue, caller=CALLER) == 2_500
+    await engine.jobs.enqueue_many([NewJob(name="w", queue=queue)] * 25, caller=CALLER)
+    assert await engine.queues.drain(queue, caller=CALLER) == 25
     assert await _states(store, queue) == set()
 
 
@@ -351,10 +354,10 @@ async def test_drained_children_fail_their_parent(engine: Engine) -> None:
     assert await parent.state() == "failed"
 
 
-@pytest.mark.parametrize("name", ["", "a/b", "n" * 257, "two\nlines"])
-async def test_queue_name_that_cannot_be_is_refused(engine: Engine, name: str) -> None:
-    with pytest.raises(InvalidInput):
-        await engine.queues.pause(name, caller=CALLER)
+async def test_queue_name_that_cannot_be_is_refused(engine: Engine) -> None:
+    for name in ("", "a/b", "n" * 257, "two\nlines"):
+        with pytest.raises(InvalidInput):
+            await engine.queues.pause(name, caller=CALLER)
 
 
 # ---- all jobs of a filter
@@ -373,17 +376,17 @@ async def test_bulk_moves_what_may_move_and_leaves_the_rest(engine: Engine, verb
     queue = fresh("queue")
     situations = await _one_in_each_state(engine, queue)
     stranger = await job_in(engine, "scheduled")
-    before = {state: await s.document() for state, s in situations.items()}
+    stored = {state: await s.document() for state, s in situations.items()}
     preview = await engine.bulk.start(verb, JobFilter(queues=[queue]), caller=CALLER, dry_run=True)
     assert (preview.matched, preview.changed, preview.id) == (len(BULK[verb]), 0, None)
-    assert {state: await s.document() for state, s in situations.items()} == before
+    assert {state: await s.document() for state, s in situations.items()} == stored
     operation = await engine.bulk.start(verb, JobFilter(queues=[queue]), caller=CALLER)
     await quiet(engine)
     assert operation.done and operation.finished_at is not None
     assert (operation.matched, operation.changed, operation.failed) == (len(BULK[verb]), len(BULK[verb]), 0)
     assert operation.sample_ids == preview.sample_ids == sorted(situations[state].id for state in BULK[verb])
     for state, s in situations.items():
-        assert ((await s.document())["event_seq"] > before[state]["event_seq"]) == (state in BULK[verb]), state
+        assert ((await s.document())["event_seq"] > stored[state]["event_seq"]) == (state in BULK[verb]), state
     assert await stranger.state() == "scheduled"
 
 
@@ -435,7 +438,7 @@ async def test_bulk_removes_what_fails_by_the_ends_that_it_tells(
 async def test_bulk_operation_of_a_dead_process_is_finished_by_another(engine: Engine, store: Store) -> None:
     queue = fresh("queue")
     await engine.jobs.enqueue_many([NewJob(name="w", queue=queue, delay_ms=HOUR_MS)] * 2_500, caller=CALLER)
-    dying = Engine(store, url=engine.url, payload_limit=PAYLOAD_LIMIT, retention=Retention())
+    dying = another(engine)
     chunk = dying.bulk._chunk
     chunks = 0
 
@@ -527,14 +530,17 @@ async def test_retention_reads_no_more_than_what_is_past_it(
     assert explain(mongo, store.database.name, find)["executionStats"]["totalDocsExamined"] <= 1_000
 
 
-@pytest.mark.parametrize("kept_by", ["outbox", "idempotency_key", "unique_hold", None])
-async def test_tombstone_goes_when_nothing_needs_it(engine: Engine, store: Store, kept_by: str | None) -> None:
-    s = await job_in(engine, "completed")
-    await engine.jobs.remove(s.id, caller=CALLER)
+async def test_tombstone_goes_when_nothing_needs_it(engine: Engine, store: Store) -> None:
+    needs = ({"outbox": ["settle"]}, {"idempotency_key": "k"}, {"unique_hold": "k"}, {})
+    made = [await job_in(engine, "completed") for _ in needs]
+    for s in made:
+        await engine.jobs.remove(s.id, caller=CALLER)
     await quiet(engine)
     assert await engine.upkeep.prune() == 0
-    await s.set(removed_at=LONG_AGO, **({kept_by: ["settle"] if kept_by == "outbox" else "k"} if kept_by else {}))
-    assert await engine.upkeep.prune() == (0 if kept_by else 1)
+    for s, fields in zip(made, needs, strict=True):
+        await s.set(removed_at=LONG_AGO, **fields)
+    assert await engine.upkeep.prune() == 1
+    assert await store.jobs.count_documents({"_id": {"$in": [s.id for s in made[:-1]]}}) == 3
 
 
 async def test_let_go_frees_each_key_at_its_own_time(engine: Engine) -> None:

@@ -13,7 +13,7 @@ from switchtower.engine.permits import Permits
 from switchtower.limits import Limit, Rate
 from switchtower.store import permits
 from switchtower.store.collections import Store
-from tests.conformance.test_guards import before
+from tests.conformance.situations import before
 
 ONE = Limit(concurrency=1)
 

@@ -14,6 +14,7 @@ from switchtower.payloads import PAYLOAD_LIMIT
 from switchtower.store import search as commands
 from switchtower.store.collections import Store
 from switchtower.workers import Outcome, OutcomeKind, WorkerInfo
+from tests.conformance.situations import fresh
 
 CALLER = Caller("olga")
 
@@ -74,22 +75,17 @@ VALUES: list[Any] = [42, "42", True, None, [42, 7]]
 
 
 @pytest.mark.parametrize("declared", [False, True])
-@pytest.mark.parametrize(("query", "expected"), PATHS)
-async def test_payload_paths(store: Store, mongodb_url: str, query: str, expected: list[int], declared: bool) -> None:
-    engine = Engine(
-        store,
-        url=mongodb_url,
-        payload_limit=PAYLOAD_LIMIT,
-        retention=Retention(),
-        search_paths=("user.id", "user.name") if declared else (),
-    )
+async def test_payload_paths(store: Store, declared: bool) -> None:
+    paths = ("user.id", "user.name") if declared else ()
+    engine = Engine(store, url="", payload_limit=PAYLOAD_LIMIT, retention=Retention(), search_paths=paths)
     await engine.prepare()
     try:
         ids = [await _new(engine, {"user": {"id": value}}) for value in VALUES]
         await _new(engine, {"user": {}})
-        found = await engine.search.find(query, caller=CALLER, type=SearchType.PAYLOAD)
-        assert sorted(job.id for job in found.jobs) == sorted(ids[number] for number in expected)
-        assert (found.exhaustive, found.indexed) == (True, declared)
+        for query, expected in PATHS:
+            found = await engine.search.find(query, caller=CALLER, type=SearchType.PAYLOAD)
+            assert sorted(job.id for job in found.jobs) == sorted(ids[number] for number in expected), query
+            assert (found.exhaustive, found.indexed) == (True, declared)
     finally:
         await engine.effects.close()
         for name in await store.jobs.index_information():
@@ -150,30 +146,29 @@ async def test_a_tenant_finds_its_own_jobs(engine: Engine) -> None:
     assert "shared-too" not in names.queues
 
 
-@pytest.mark.parametrize("query", ["", " ", "x" * 257, "a\0b"])
-async def test_bad_texts(engine: Engine, query: str) -> None:
-    with pytest.raises(InvalidInput):
-        await engine.search.find(query, caller=CALLER)
+async def test_bad_texts(engine: Engine) -> None:
+    for query in ["", " ", "x" * 257, "a\0b"]:
+        with pytest.raises(InvalidInput):
+            await engine.search.find(query, caller=CALLER)
 
 
-@pytest.mark.parametrize("cursor", ["x", "WzEsMl0", "", "W10"])
-async def test_bad_cursors(engine: Engine, cursor: str) -> None:
-    with pytest.raises(InvalidInput):
-        await engine.search.find("text", caller=CALLER, after=cursor)
+async def test_bad_cursors(engine: Engine) -> None:
+    for cursor in ["x", "WzEsMl0", "", "W10"]:
+        with pytest.raises(InvalidInput):
+            await engine.search.find("text", caller=CALLER, after=cursor)
 
 
-@pytest.mark.parametrize(
-    "query", ["$where:1", "a.$b:1", "a..b:1", ".a:1", "a.:1", ":1", "a:", "x:", "http://x", "12:30"]
-)
-async def test_odd_paths_are_texts(engine: Engine, query: str) -> None:
-    id = await _new(engine, {"text": f"so {query} it is"})
-    assert await _ids(engine, query, SearchType.PAYLOAD) == [id]
+async def test_odd_paths_are_texts(engine: Engine) -> None:
+    for query in ("$where:1", "a.$b:1", "a..b:1", ".a:1", "a.:1", ":1", "a:", "x:", "http://x", "12:30"):
+        queue = fresh("queue")
+        id = await _new(engine, {"text": f"so {query} it is"}, queue=queue)
+        assert await _ids(engine, query, SearchType.PAYLOAD, queue=queue) == [id]
 
 
-@pytest.mark.parametrize("paths", [["$a"], ["a..b"], [""], ["a b"], ["a" * 101], [f"p{n}" for n in range(21)]])
-def test_bad_paths_to_index(store: Store, mongodb_url: str, paths: list[str]) -> None:
-    with pytest.raises(ConfigurationError):
-        Engine(store, url=mongodb_url, payload_limit=PAYLOAD_LIMIT, retention=Retention(), search_paths=paths)
+def test_bad_paths_to_index(store: Store) -> None:
+    for paths in (["$a"], ["a..b"], [""], ["a b"], ["a" * 101], [f"p{n}" for n in range(21)]):
+        with pytest.raises(ConfigurationError):
+            Engine(store, url="", payload_limit=PAYLOAD_LIMIT, retention=Retention(), search_paths=paths)
 
 
 async def test_payload_texts_four_levels_deep(engine: Engine) -> None:

@@ -49,10 +49,10 @@ async def test_a_session_ends_with_its_key_and_with_its_time(engine: Engine, sto
             await engine.keys.verify(session)
 
 
-@pytest.mark.parametrize("text", ["", "nonsense", "sws_" + "0" * 43])
-async def test_only_a_key_opens_a_session(engine: Engine, text: str) -> None:
-    created = await engine.keys.create(NewApiKey(name="k", scopes=[Scope.READ]), caller=SYSTEM)
-    session = await engine.keys.open_session(created.secret)
-    for wrong in (text, session):
-        with pytest.raises(Unauthorized):
-            await engine.keys.open_session(wrong)
+async def test_only_a_key_opens_a_session(engine: Engine) -> None:
+    for text in ["", "nonsense", "sws_" + "0" * 43]:
+        created = await engine.keys.create(NewApiKey(name="k", scopes=[Scope.READ]), caller=SYSTEM)
+        session = await engine.keys.open_session(created.secret)
+        for wrong in (text, session):
+            with pytest.raises(Unauthorized):
+                await engine.keys.open_session(wrong)

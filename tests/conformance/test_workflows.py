@@ -130,12 +130,12 @@ async def test_checkpoint_takes_the_place_of_the_one_that_waited(engine: Engine)
     assert "awaiting" not in document
 
 
-@pytest.mark.parametrize("value", ["$token", {"$literal": 1}, {"a.b": {"$set": 1}}, [], None, 2**63 - 1])
-async def test_results_are_kept_literally(engine: Engine, value: Any) -> None:
-    run = await started(engine)
-    await run.checkpoint(step("$worker_id", value))
-    (read,) = (await run.read()).steps
-    assert (read.name, read.result) == ("$worker_id", value)
+async def test_results_are_kept_literally(engine: Engine) -> None:
+    for value in ["$token", {"$literal": 1}, {"a.b": {"$set": 1}}, [], None, 2**63 - 1]:
+        run = await started(engine)
+        await run.checkpoint(step("$worker_id", value))
+        (read,) = (await run.read()).steps
+        assert (read.name, read.result) == ("$worker_id", value)
 
 
 async def test_all_steps_together_are_bounded(engine: Engine) -> None:
@@ -194,9 +194,12 @@ async def test_publisher_wakes_the_run_that_waits(engine: Engine) -> None:
     assert (await run.state(), await other.state()) == ("waiting", "scheduled")
 
 
-async def test_a_run_is_woken_however_many_wait_for_another_event(engine: Engine) -> None:
+async def test_a_run_is_woken_however_many_wait_for_another_event(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("switchtower.store.workflows.RUNS", 10)
     name, queue = fresh("event"), fresh("queue")
-    runs = await asyncio.gather(*(started(engine, claim=False, queue=queue) for _ in range(201)))
+    runs = await asyncio.gather(*(started(engine, claim=False, queue=queue) for _ in range(11)))
     tokens: dict[str, str] = {}
     while len(tokens) < len(runs):
         tokens |= {job.id: job.token for job in await engine.claims.claim("w", [queue], limit=100)}
@@ -208,13 +211,13 @@ async def test_a_run_is_woken_however_many_wait_for_another_event(engine: Engine
 
     await asyncio.gather(*(park(run, wanted) for wanted, run in enumerate(sorted(runs, key=lambda run: run.id))))
     last = max(runs, key=lambda run: run.id)
-    await engine.workflows.publish(name, {"x": 200}, caller=CALLER)
+    await engine.workflows.publish(name, {"x": 10}, caller=CALLER)
     assert await last.state() == "waiting"
-    assert [await run.state() for run in runs].count("scheduled") == 200
+    assert [await run.state() for run in runs].count("scheduled") == 10
     # A publisher that dies before it tells anybody.
-    await publish(engine._store, name, {"x": 199}, org="", actor="p", now=engine.clock.now())
+    await publish(engine._store, name, {"x": 9}, org="", actor="p", now=engine.clock.now())
     assert await engine.workflows.wake() == 1
-    assert [await run.state() for run in runs].count("scheduled") == 199
+    assert [await run.state() for run in runs].count("scheduled") == 9
 
 
 async def test_a_run_that_is_retried_in_its_wait_is_woken(engine: Engine) -> None:
@@ -311,14 +314,14 @@ async def test_ended_jobs_do_not_hold_a_run_up(engine: Engine) -> None:
     assert await run.state() == "waiting"
 
 
-@pytest.mark.parametrize("kind", [OutcomeKind.COMPLETE, OutcomeKind.BURY])
-async def test_replay_keeps_the_steps_before(engine: Engine, kind: OutcomeKind) -> None:
-    run = await finished(engine, kind, step("a", 1), step("b", 2), step("c", 3))
-    again = await engine.workflows.replay(run_id(run.id), "b", caller=CALLER)
-    assert [one.name for one in again.steps] == ["a"]
-    assert (again.state, again.job.generation, again.job.attempt) == (RunState.RUNNING, 2, 0)
-    with pytest.raises(InvalidTransition):
-        await engine.workflows.replay(run_id(run.id), "a", caller=CALLER)
+async def test_replay_keeps_the_steps_before(engine: Engine) -> None:
+    for kind in [OutcomeKind.COMPLETE, OutcomeKind.BURY]:
+        run = await finished(engine, kind, step("a", 1), step("b", 2), step("c", 3))
+        again = await engine.workflows.replay(run_id(run.id), "b", caller=CALLER)
+        assert [one.name for one in again.steps] == ["a"]
+        assert (again.state, again.job.generation, again.job.attempt) == (RunState.RUNNING, 2, 0)
+        with pytest.raises(InvalidTransition):
+            await engine.workflows.replay(run_id(run.id), "a", caller=CALLER)
 
 
 async def test_replay_names_a_step_that_there_is(engine: Engine) -> None:
@@ -451,9 +454,8 @@ async def test_list_by_workflow_and_state(engine: Engine) -> None:
     assert {run.job.id: len(run.steps) for run in many.values()} == {third.id: 1, first.id: 0}
 
 
-@pytest.mark.parametrize(
-    "bad",
-    [
+async def test_bad_starts_are_refused(engine: Engine) -> None:
+    for bad in [
         {"workflow": "a#b"},
         {"workflow": ""},
         {"version": 0},
@@ -461,11 +463,9 @@ async def test_list_by_workflow_and_state(engine: Engine) -> None:
         {"max_attempts": 0},
         {"queue": "a/b"},
         {"input": float("nan")},
-    ],
-)
-async def test_bad_starts_are_refused(engine: Engine, bad: dict[str, Any]) -> None:
-    with pytest.raises(InvalidInput):
-        await engine.workflows.start(NewRun(**{"workflow": "w", "version": 1, **bad}), caller=CALLER)
+    ]:
+        with pytest.raises(InvalidInput):
+            await engine.workflows.start(NewRun(**{"workflow": "w", "version": 1, **bad}), caller=CALLER)
 
 
 async def test_same_key_starts_one_run(engine: Engine) -> None:
