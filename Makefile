@@ -11,8 +11,8 @@ PUBLISHED := .venv/published/.installed
 RUN := PYTHONPATH=. $(BIN)/python
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 ARGS ?=
-# Each process of the test run has a database of its own. Three on two cores: a test mostly waits for its database.
-PARALLEL ?= 3
+# Each process of the test run has a database of its own. Four on two cores: a test mostly waits for its database.
+PARALLEL ?= 4
 
 .DEFAULT_GOAL := help
 .PHONY: help dev frontend pages test test-fast coverage nightly mutants check format bench schema docs screenshots wheel constraints clean
