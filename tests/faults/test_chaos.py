@@ -85,7 +85,7 @@ class Storm:
         """As a supervisor does: who ended is replaced, and its jobs are given back, at least every other time."""
         while True:
             for worker in [worker for worker in self.workers if not worker.alive]:
-                self.workers.remove(worker)
+                self.drop(worker)
                 if self.dice.random() < 0.5:
                     with suppress(StoreUnavailable):
                         await self.engine.workers.bury_dead(worker.worker_id)
@@ -98,18 +98,21 @@ class Storm:
         fates = ["kill"] * KILLS + ["freeze"] * ZOMBIES
         self.dice.shuffle(fates)
         for fate in fates:
-            victim = await until(lambda: self.busy(), timeout_seconds=300)
+            victim = await until(lambda: self.busy(), timeout_seconds=120)
             if fate == "kill":
                 victim.kill()
                 self.killed += 1
             else:
                 victim.freeze()
-                if victim in self.workers:
-                    self.workers.remove(victim)
+                self.drop(victim)
                 self.frozen.append(victim)
                 asyncio.get_running_loop().call_later(LEASE_SECONDS * 2, self.thaw, victim)
             await asyncio.sleep(self.dice.uniform(0, 0.6))
         await until(lambda: self.thawed == ZOMBIES)
+
+    def drop(self, worker: WorkerProcess) -> None:
+        """Another takes its place; it may have died, and been found dead, by itself meanwhile."""
+        self.workers = [each for each in self.workers if each is not worker]
 
     def thaw(self, worker: WorkerProcess) -> None:
         worker.thaw()
@@ -137,15 +140,19 @@ async def test_a_storm_loses_and_doubles_nothing(replica_set: ReplicaSet, tmp_pa
         storm = Storm(engine, client, nursery)
         async with maintained(engine):
             keeping = asyncio.create_task(storm.keep_alive())
+            raging = asyncio.gather(storm.enqueue(), storm.strike_workers(), storm.strike_database(replica_set))
             try:
-                await asyncio.gather(storm.enqueue(), storm.strike_workers(), storm.strike_database(replica_set))
-                assert not keeping.done(), keeping
+                await asyncio.wait({keeping, raging}, return_when=asyncio.FIRST_COMPLETED)
+                if keeping.done():
+                    keeping.result()
+                await raging
                 await drained(engine, timeout_seconds=300)
                 # Whoever comes back after its lease ends by itself.
                 await until(lambda: not any(zombie.alive for zombie in storm.frozen))
             finally:
-                keeping.cancel()
-                await asyncio.wait([keeping])
+                for task in (keeping, raging):
+                    task.cancel()
+                await asyncio.gather(keeping, raging, return_exceptions=True)
             ledger = Ledger(nursery.ledger).read()
             states = verify(storm.view, storm.acknowledged, ledger=ledger)
             await counters_equal_a_count(engine, storm.view)
