@@ -154,8 +154,17 @@ class DialectApp:
             self._log(request, error)
             response = self._refuse(FAULT, asked)
         if self.dialect.cors and "cookie" not in request.headers:
-            response.headers.update(CORS)
+            self._let_read(asked, response)
         await response(scope, receive, send)
+
+    def _let_read(self, asked: _Asked, response: Response) -> None:
+        """Says which pages may read the answer: those that had a key to ask with; of what needs no key, those of this
+        server and of the allowed origins, since any page on the web can ask the machine that it is looked at on."""
+        if asked.caller is None or asked.caller.key_id is not None:
+            response.headers.update(CORS)
+        elif (origin := asked.request.headers.get("origin")) in self._origins and origin is not None:
+            response.headers.update(CORS | {"Access-Control-Allow-Origin": origin})
+            response.headers.add_vary_header("Origin")
 
     def refuse(self, refused: Refused, path: str, scope: Scope) -> Response:
         """A refusal of a request for this path, in the dialect's shape."""

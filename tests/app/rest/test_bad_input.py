@@ -196,6 +196,9 @@ async def test_a_foreign_page_reads_what_a_dialect_says_and_never_with_a_cookie(
     for route in reading(dialect):
         for origin in ("https://evil.example", "null"):
             answer = await ask(server, dialect, key, "GET", target(dialect, route), origin=origin)
+            # Nobody had a key to ask with.
+            assert "access-control-allow-origin" not in answer.headers
+            answer = await server.ask("GET", target(dialect, route), key=key, origin=origin, **JSON)
             assert answer.headers.get("access-control-allow-origin") == ("*" if dialect.cors else None)
             answer = await ask(server, dialect, key, "GET", target(dialect, route), origin=origin, cookie="a=b")
             assert not [name for name in answer.headers if name.startswith("access-control")]
