@@ -67,7 +67,7 @@ GOALS = (
     Goal("F5", _G3, "primaries stepped down", 30, "chaos"),
     Goal("F6", _F6, "freezes", 10, "faults"),
     Goal("F7", _G3, "full stops", 30, "chaos"),
-    Goal("F9", "A frozen worker that comes back is refused", "zombies refused", 50, "faults"),
+    Goal("F9", "A frozen worker that comes back is refused", "zombies refused", 200, "faults"),
     Goal("F10", "A call that is replayed with its token changes nothing", "tokens replayed", 10_000, "faults"),
     Goal("F11", "Workers whose clocks are an hour off steal nothing", "clocks an hour off", 2, "faults"),
     Goal("F12", "A primary ten minutes ahead takes no live job", "primaries ten minutes ahead", 2, "faults"),
@@ -94,5 +94,9 @@ NOT_COUNTED = (
     "F19: a full disk needs a file system of its own.",
     "F21: `tests/app` and `tests/browser` in the suite.",
     "G17: this page.",
+    "Times are held to wide limits, for busy machines: F6 resumes within 90 s (the goal is 15 s), G4 is silent for 10 s "
+    "at most (the goal is 2 s), G15 allows 4 MiB of noise in a quarter of the soak (the goal is 1 MB an hour).",
+    "Narrower than the goal: G4 has one subscriber, not 200; G5 has no 10,000 active jobs beside it; the schedulers of G7 "
+    "have right clocks.",
 )
-"""Faults of the matrix that have no count, and why."""
+"""What has no count, or a lesser one than the goal has, and why."""
