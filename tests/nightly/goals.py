@@ -94,9 +94,9 @@ NOT_COUNTED = (
     "F19: a full disk needs a file system of its own.",
     "F21: `tests/app` and `tests/browser` in the suite.",
     "G17: this page.",
-    "Times are held to wide limits, for busy machines: F6 resumes within 90 s (the goal is 15 s), G4 is silent for 10 s "
-    "at most (the goal is 2 s), G15 allows 4 MiB of noise in a quarter of the soak (the goal is 1 MB an hour).",
-    "Narrower than the goal: G4 has one subscriber, not 200; G5 has no 10,000 active jobs beside it; the schedulers of G7 "
-    "have right clocks.",
+    "Times are held to wide limits, for busy machines: F6 resumes within 90 s (the goal is 15 s), G4 is silent for "
+    "10 s at most (the goal is 2 s), G15 allows 4 MiB of noise in a quarter of the soak (the goal is 1 MB an hour).",
+    "Narrower than the goal: G4 has one subscriber, not 200; G5 has no 10,000 active jobs beside it; the schedulers of "
+    "G7 have right clocks.",
 )
 """What has no count, or a lesser one than the goal has, and why."""
