@@ -6,8 +6,6 @@ import asyncio
 from dataclasses import replace
 from typing import Any
 
-import pytest
-
 from switchtower.access import Scope
 from switchtower.callers import Caller
 from switchtower.engine import Engine
@@ -95,9 +93,8 @@ async def test_tenants(maintained: Engine, graph: Graph) -> None:
     assert len(await _trail(graph, 2)) == 2
 
 
-@pytest.mark.parametrize(
-    "variables",
-    [
+async def test_bounds(graph: Graph) -> None:
+    for variables in [
         {"filter": {"text": "x" * 257}},
         {"filter": {"text": "a\0b"}},
         {"filter": {"actions": ["a"] * 101}},
@@ -107,18 +104,16 @@ async def test_tenants(maintained: Engine, graph: Graph) -> None:
         {"first": 501},
         {"after": "nonsense"},
         {"after": ""},
-    ],
-)
-async def test_bounds(graph: Graph, variables: Any) -> None:
-    error = await graph.refused(AUDIT, **variables)
-    assert error.extensions is None or error.extensions.get("code") != "INTERNAL"
-    assert "nternal" not in error.message
+    ]:
+        error = await graph.refused(AUDIT, **variables)
+        assert error.extensions is None or error.extensions.get("code") != "INTERNAL"
+        assert "nternal" not in error.message
 
 
-@pytest.mark.parametrize("at", ["0001-01-01T00:00:00Z", "9999-12-31T23:59:59Z"])
-async def test_far_times(graph: Graph, at: str) -> None:
-    assert (await graph(AUDIT, filter={"after": at}))["nodes"] == []
-    assert (await graph(AUDIT, filter={"before": at}))["nodes"] == []
+async def test_far_times(graph: Graph) -> None:
+    for at in ["0001-01-01T00:00:00Z", "9999-12-31T23:59:59Z"]:
+        assert (await graph(AUDIT, filter={"after": at}))["nodes"] == []
+        assert (await graph(AUDIT, filter={"before": at}))["nodes"] == []
 
 
 async def test_what_a_key_may_not_do_is_written_down(engine: Engine, graph: Graph) -> None:

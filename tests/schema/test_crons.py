@@ -5,8 +5,6 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-import pytest
-
 from switchtower.engine import Engine
 from tests.conformance.situations import quiet
 from tests.schema.conftest import Commands, Graph
@@ -104,10 +102,10 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
 }
 
 
-@pytest.mark.parametrize(("input", "field"), REFUSED.values(), ids=REFUSED)
-async def test_what_cannot_be_a_cron(graph: Graph, input: dict[str, Any], field: str) -> None:
-    answer = await create(graph, **input)
-    assert (answer["__typename"], answer["field"]) == ("ValidationError", field)
+async def test_what_cannot_be_a_cron(graph: Graph) -> None:
+    for name, (input, field) in REFUSED.items():
+        answer = await create(graph, **input)
+        assert (answer["__typename"], answer["field"]) == ("ValidationError", field), name
 
 
 async def test_changes(graph: Graph) -> None:

@@ -101,11 +101,11 @@ REFUSED = {
 }
 
 
-@pytest.mark.parametrize(("root", "field"), REFUSED.values(), ids=REFUSED)
-async def test_what_cannot_be_a_flow(graph: Graph, root: dict[str, Any], field: str) -> None:
-    answer = await graph(ENQUEUE, input={"root": root})
-    assert (answer["__typename"], answer["field"]) == ("ValidationError", field)
-    assert await graph("{ flows { nodes { id } } }") == {"nodes": []}
+async def test_what_cannot_be_a_flow(graph: Graph) -> None:
+    for root, field in REFUSED.values():
+        answer = await graph(ENQUEUE, input={"root": root})
+        assert (answer["__typename"], answer["field"]) == ("ValidationError", field)
+        assert await graph("{ flows { nodes { id } } }") == {"nodes": []}
 
 
 async def test_conflict_is_a_member_of_the_answer(graph: Graph) -> None:

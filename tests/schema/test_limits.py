@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-import pytest
-
 from switchtower.engine import Engine
 from tests.schema.conftest import Graph, worker
 
@@ -40,21 +36,18 @@ async def test_limits_are_set_as_a_whole_and_shown(graph: Graph) -> None:
     assert cleared["limits"]["concurrency"] is None and cleared["limits"]["names"] == []
 
 
-@pytest.mark.parametrize(
-    ("given", "field"),
-    [
+async def test_limits_that_make_no_sense_name_their_field(graph: Graph) -> None:
+    for given, field in [
         ({"concurrency": -1}, "concurrency"),
         ({"concurrency": 2_000_000}, "concurrency"),
         ({"rate": {"starts": 1, "perMs": 1}}, "rate.perMs"),
         ({"names": [{"name": ""}]}, "names.name"),
         ({"names": [{"name": "a", "concurrency": 1}, {"name": "a"}]}, "names"),
         ({"groups": [{"name": "a", "rate": {"starts": -1, "perMs": 100}}]}, "groups.rate.starts"),
-    ],
-)
-async def test_limits_that_make_no_sense_name_their_field(graph: Graph, given: Any, field: str) -> None:
-    answer = await graph(SET, input=given)
-    assert (answer["__typename"], answer["field"]) == ("ValidationError", field)
-    assert (await graph(SET, name="a/b", input={}))["field"] == "name"
+    ]:
+        answer = await graph(SET, input=given)
+        assert (answer["__typename"], answer["field"]) == ("ValidationError", field)
+        assert (await graph(SET, name="a/b", input={}))["field"] == "name"
 
 
 async def test_workers_over_graphql_obey_limits_and_jobs_say_what_holds_them(graph: Graph, engine: Engine) -> None:

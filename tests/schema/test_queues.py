@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 
 from switchtower.engine import Engine
+from tests.databases import anywhere
 from tests.schema.conftest import Graph, worker
 from tests.waiting import until
 
@@ -64,7 +65,7 @@ async def test_drain_clean_obliterate(graph: Graph) -> None:
     assert (await graph(REMOVE % 'cleanQueue(name: "q", state: CANCELLED, graceMs: 3600000)'))["removed"] == 0
     # What is older than now is asked of this process's idea of now, which may be behind the time of the last of them.
     at = datetime.now(UTC) - timedelta(minutes=1)
-    await graph.context.engine._store.jobs.update_many({"state": "cancelled"}, {"$set": {"updated_at": at}})
+    await graph.context.engine._store.jobs.update_many(anywhere(state="cancelled"), {"$set": {"updated_at": at}})
     assert (await graph(REMOVE % 'cleanQueue(name: "q", state: CANCELLED, limit: 1)'))["removed"] == 1
     assert (await graph(REMOVE % 'cleanQueue(name: "q", state: CANCELLED)'))["removed"] == 2
     assert (await graph(REMOVE % 'cleanQueue(name: "q", state: ACTIVE)'))["field"] == "state"
