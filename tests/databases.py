@@ -13,6 +13,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from pymongo import MongoClient
+from pymongo.collection import Collection
+from pymongo.database import Database
 from pymongo.write_concern import WriteConcern
 
 from switchtower.engine import Engine
@@ -24,6 +26,42 @@ TURNS = 3
 def anywhere(filter: Mapping[str, Any] | None = None, /, **fields: Any) -> dict[str, Any]:
     """A filter that no index serves, for a test's own look at a collection: it goes through the ids."""
     return {"_id": {"$exists": True}, **(filter or {}), **fields}
+
+
+class Onlooker(MongoClient[dict[str, Any]]):
+    """A blocking client for a test's own looks, none of which needs an index."""
+
+    def __getitem__(self, name: str) -> Any:
+        return _Database(self, name)
+
+
+class _Database(Database[dict[str, Any]]):
+    def __getitem__(self, name: str) -> Any:
+        return _Collection(self, name)
+
+
+class _Collection(Collection[dict[str, Any]]):
+    def find(self, *args: Any, **options: Any) -> Any:
+        return super().find(*_anywhere(args), **options)
+
+    def count_documents(self, *args: Any, **options: Any) -> int:
+        return super().count_documents(*_anywhere(args), **options)
+
+    def distinct(self, key: str, *args: Any, **options: Any) -> list[Any]:
+        return super().distinct(key, *_anywhere(args), **options)
+
+    def update_one(self, *args: Any, **options: Any) -> Any:
+        return super().update_one(*_anywhere(args), **options)
+
+    def update_many(self, *args: Any, **options: Any) -> Any:
+        return super().update_many(*_anywhere(args), **options)
+
+    def delete_many(self, *args: Any, **options: Any) -> Any:
+        return super().delete_many(*_anywhere(args), **options)
+
+
+def _anywhere(args: tuple[Any, ...]) -> tuple[Any, ...]:
+    return (anywhere(args[0]), *args[1:]) if args and args[0] else args
 
 
 class Databases:

@@ -37,7 +37,9 @@ async def request(
     async def sending(message: Message) -> None:
         sent.append(message)
 
-    given = [("host", "localhost"), *headers]
+    given = list(headers)
+    if "host" not in (name.lower() for name, _ in given):
+        given.insert(0, ("host", "localhost"))
     scope = {
         "type": "http",
         "asgi": {"version": "3.0", "spec_version": "2.3"},

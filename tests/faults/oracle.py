@@ -18,6 +18,7 @@ from typing import Any
 from pymongo.database import Database
 
 from switchtower.engine import Engine
+from tests.databases import anywhere
 from tests.histories import runs_of, steps_of
 from tests.waiting import until
 
@@ -64,7 +65,7 @@ async def drained(engine: Engine, *, timeout_seconds: float, blocked: bool = Fal
     """Waits until no job is open and every declared effect was carried out."""
     open_states = ["scheduled", "waiting", "active", "retrying", *(["blocked"] if not blocked else [])]
 
-    left = {"$or": [{"state": {"$in": open_states}}, {"outbox": {"$exists": True}}]}
+    left = anywhere({"$or": [{"state": {"$in": open_states}}, {"outbox": {"$exists": True}}]})
 
     async def nothing_left() -> bool:
         return await engine._store.jobs.find_one(left, {"_id": 1}) is None
@@ -140,13 +141,16 @@ async def counters_equal_a_count(
 
     def counted() -> dict[tuple[str, str], int]:
         rows = view["jobs"].aggregate(
-            [{"$match": {"state": {"$ne": "removed"}}}, {"$group": {"_id": ["$queue", "$state"], "n": {"$sum": 1}}}]
+            [
+                {"$match": anywhere(state={"$ne": "removed"})},
+                {"$group": {"_id": ["$queue", "$state"], "n": {"$sum": 1}}},
+            ]
         )
         return {(row["_id"][0], row["_id"][1]): row["n"] for row in rows}
 
     def folded() -> dict[tuple[str, str], int]:
         found: Counter[tuple[str, str]] = Counter()
-        for row in view["counters"].find({"_id": {"$not": {"$regex": "^#"}}}):
+        for row in view["counters"].find({"_id": {"$gte": "", "$not": {"$regex": "^#"}}}):
             for state, n in row.get("counts", {}).items():
                 assert n >= 0, f"a counter fell below zero: {row}"
                 found[(row["queue"], state)] += n

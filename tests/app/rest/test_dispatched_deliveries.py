@@ -17,6 +17,7 @@ from switchtower.states import JobState
 from switchtower.webhooks import SetWebhook, Target
 from tests.app.rest.conftest import Server
 from tests.app.rest.test_dispatched import Client, client_of, error, read
+from tests.databases import anywhere
 from tests.switchtower.endpoint import Received, endpoint, is_silent, says
 from tests.waiting import until
 
@@ -191,7 +192,7 @@ async def test_a_race_of_cancel_and_delivery_has_one_winner(server: Server) -> N
 
 
 async def none_open(server: Server) -> bool:
-    open_ = {"state": {"$in": ["waiting", "active", "retrying", "scheduled"]}}
+    open_ = anywhere(state={"$in": ["waiting", "active", "retrying", "scheduled"]})
     return await server.engine._store.jobs.count_documents(open_) == 0
 
 
