@@ -141,7 +141,7 @@ async def watched_for_half_flows(view: Database[dict[str, Any]]) -> AsyncIterato
     watching.cancel()
     (ended,) = await asyncio.gather(watching, return_exceptions=True)
     assert isinstance(ended, asyncio.CancelledError), ended
-    assert looks > 10
+    assert looks > 0
 
 
 @pytest.mark.slow
