@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Generator, Iterator
 from pathlib import Path
 
 import httpx2
@@ -11,7 +11,7 @@ from playwright.async_api import Browser
 
 from tests.app.product import product
 from tests.app.serving import Served
-from tests.browser.browsing import browsing, need_frontend
+from tests.browser.browsing import FAILED, browsing, need_frontend
 
 HERE = Path(__file__).parent
 # A page that goes away ends what the server computes for it; fields that were not begun by then are never awaited,
@@ -23,6 +23,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if HERE in item.path.parents:
             item.add_marker(pytest.mark.filterwarnings(UNAWAITED))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    report = yield
+    if report.when == "call":
+        FAILED[:] = [item.nodeid] if report.failed else []
+    return report
 
 
 @pytest.fixture(scope="session")
