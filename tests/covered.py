@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -18,11 +19,10 @@ COUNTED = ("covered_lines", "num_statements", "covered_branches", "num_branches"
 
 def main() -> None:
     measured = Coverage(config_file=str(ROOT / "pyproject.toml"))
-    try:
-        # What processes of a test left beside the run's own.
+    # The run's own, and what processes of its tests left beside it.
+    measured.load()
+    with suppress(NoDataError):
         measured.combine()
-    except NoDataError:
-        measured.load()
     with TemporaryDirectory() as folder:
         report = Path(folder) / "coverage.json"
         measured.json_report(outfile=str(report))
