@@ -103,7 +103,6 @@ async def test_a_run_is_followed_to_its_end(
         watched.assert_quiet()
 
 
-@pytest.mark.nightly
 async def test_what_a_run_undoes_is_drawn_backwards(browser: Browser, served: Served, engine: Engine) -> None:
     working = await started(engine)
     began = engine.clock.now()
